@@ -1,0 +1,78 @@
+# prove: `make demo` shows it, `make test` checks it, `make bench` measures it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+GO     ?= go
+# The shop's own Go programs; tools/ only pins other people's.
+GO_MODULES  := services/order-service simulators/acquirer
+PY_PACKAGES := libs/service-kit services/product-service services/payment-service .
+PY_SOURCES  := src libs services tests
+WORKERS ?= 4
+
+.PHONY: help setup demo up down test check check-go check-python test-go test-python bench lock clean
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(VENV)/.runtime ## The Python environment (.venv) and the servers, built once and cached
+	@$(BIN)/provectl tools build
+
+demo: setup ## The whole story: shop up, real goods in, load on, one order bought and traced
+	@$(BIN)/provectl demo
+
+up: setup ## Start the shop and its observability, and leave them running
+	@$(BIN)/provectl up --detach
+
+down: ## Stop what `make up` started
+	@$(BIN)/provectl down
+
+test: check test-go test-python ## Everything that needs no cluster
+
+check: check-go check-python ## Formatting, types, static analysis, cross-compilation
+
+check-go: $(VENV)/.dev
+	@for m in $(GO_MODULES); do \
+	  echo "== $$m: gofmt, vet, staticcheck, cross-compile"; \
+	  unformatted=$$(gofmt -l $$m); [ -z "$$unformatted" ] || { echo "run gofmt -w $$unformatted"; exit 1; }; \
+	  staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) || exit 1; \
+	  (cd $$m && $(GO) vet ./... && "$$staticcheck" ./... \
+	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
+	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
+	done
+
+check-python: $(VENV)/.dev
+	@$(BIN)/ruff check $(PY_SOURCES)
+	@$(BIN)/ruff format --check $(PY_SOURCES)
+	@$(BIN)/mypy
+
+test-go:
+	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race ./...) || exit 1; done
+
+test-python: $(VENV)/.dev
+	@$(BIN)/provectl tools build
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+bench: setup ## Measure, side by side, and write docs/benchmarks.md (about 25 minutes)
+	@$(BIN)/provectl bench
+
+lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
+	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+	  --strip-extras --no-emit-index-url --no-emit-find-links --no-header -o $$f.txt $$f.in; done
+
+clean: ## Remove the environment; built servers stay in the cache (`provectl tools` shows where)
+	rm -rf $(VENV)
+
+# Two stamps: the demo installs what it runs, the tests what they add.
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "prove needs Python 3.11 or newer: make PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing the Python packages of requirements/runtime.txt into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  $(foreach p,$(PY_PACKAGES),-e $(p))
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	@echo "installing the Python packages of requirements/dev.txt into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
