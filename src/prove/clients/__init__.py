@@ -1,0 +1,1 @@
+"""HTTP clients of what a stack consists of."""

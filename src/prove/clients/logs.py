@@ -1,0 +1,40 @@
+"""VictoriaLogs over HTTP: records by a LogsQL query."""
+
+import json
+
+import httpx
+
+from prove.clients.server import Server
+from prove.errors import UserError
+from prove.stack.hints import command
+
+
+class LogStore:
+    """The VictoriaLogs at `url`."""
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._server = Server("log store", url, transport=transport)
+
+    def query(self, logsql: str, limit: int = 1000) -> list[dict[str, str]]:
+        """The latest `limit` records a LogsQL query finds, oldest first.
+
+        A record's `_time` is RFC 3339 in UTC, `_msg` its body, the rest its attributes. Raises
+        UserError when the store doesn't answer or refuses the query.
+        """
+        answer = self._server.ask(
+            "POST", "/select/logsql/query", data={"query": logsql, "limit": str(limit)}
+        )
+        if not answer.is_success:
+            raise UserError(f"the log store refuses {logsql!r}: {answer.text.strip()[:300]}")
+        try:
+            records = [json.loads(line) for line in answer.text.splitlines()]
+            return sorted(records, key=lambda record: str(record["_time"]))
+        except (LookupError, TypeError, ValueError):
+            raise UserError(
+                f"what answers at {self._server.url} is not the log store; "
+                f"{command('doctor')} shows who has the port"
+            ) from None
+
+    def by_trace(self, trace_id: str, limit: int = 1000) -> list[dict[str, str]]:
+        """All services' records of one trace (32 hex digits), in the order of their times."""
+        return self.query(f'trace_id:="{trace_id}"', limit)

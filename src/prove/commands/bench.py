@@ -1,0 +1,123 @@
+"""`provectl bench`: measures what this project promises of its speed and size."""
+
+import signal
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prove.bench.measure import Effort
+    from prove.bench.progress import Progress
+    from prove.bench.report import Evidence
+
+
+class Figure(StrEnum):
+    """What to measure."""
+
+    reads = "reads"
+    checkout = "checkout"
+    startup = "startup"
+    growth = "growth"
+    all = "all"
+    page = "page"
+
+
+def bench(
+    figure: Annotated[Figure, typer.Argument(help="What to measure.")] = Figure.all,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few minutes to see that it works; writes nothing.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Measure, on stacks of its own, and write docs/benchmarks.md. Leave the machine alone.
+
+    **reads**: product reads with telemetry off, stock and as shipped. **checkout**: latency, CPU
+    and the highest rate of the whole shop. **startup**: seconds to ready, and memory. **growth**:
+    reads and reservations at a thousand to a million products. **page** measures nothing: it
+    writes the page again, with the notes as they are now.
+
+    All of it takes about 25 minutes; a figure measured by itself replaces its section of the page.
+    Exit code 1 when a target is missed (not with --quick, whose figures mean nothing).
+
+    Examples:
+
+        provectl bench
+
+        provectl bench checkout
+
+        provectl bench --quick --json | jq .checkout.result.latency
+    """
+    from rich.console import Console
+
+    from prove import tools
+    from prove.bench import report
+    from prove.bench.measure import FULL, QUICK
+    from prove.bench.progress import Progress
+    from prove.stack import processes
+
+    if figure is Figure.page:
+        report.write(report.Evidence())
+        return
+    with tools.ConsoleProgress() as building:
+        processes.ensure_binaries(building)
+        tools.ensure("k6", progress=building)
+    wanted = list(report.Evidence.model_fields) if figure is Figure.all else [figure.value]
+    evidence = report.Evidence()
+    with _terminated_as_interrupted(), Progress() as progress:
+        try:
+            for one in wanted:
+                measured = _measure(one, QUICK if quick else FULL, progress)
+                evidence = measured.merged(evidence)
+                if not quick:
+                    report.write(measured)
+        except KeyboardInterrupt:
+            typer.echo(
+                "Stopped; nothing is left running, figures that were done are kept.", err=True
+            )
+            raise typer.Exit(130) from None
+    if json_output:
+        typer.echo(evidence.model_dump_json())
+    else:
+        report.show(evidence, Console())
+    if not quick:
+        typer.echo(f"wrote {report.PAGE} and {report.EVIDENCE}", err=True)
+        if not evidence.reached:
+            raise typer.Exit(1)
+
+
+def _measure(figure: str, effort: "Effort", progress: "Progress") -> "Evidence":
+    from prove.bench import checkout, growth, reads, report, startup
+    from prove.bench.measure import this_run
+
+    measures = {
+        "reads": reads.measure_reads,
+        "checkout": checkout.measure_checkout,
+        "startup": startup.measure_startup,
+        "growth": growth.measure_growth,
+    }
+    progress.figure(figure)
+    with progress.step("is the machine idle?"):
+        run = this_run()
+    result = measures[figure](effort, progress)
+    return report.Evidence.model_validate({figure: {"run": run, "result": result}})
+
+
+@contextmanager
+def _terminated_as_interrupted() -> "Iterator[None]":
+    """SIGTERM and a closed terminal clean up as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    previous = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

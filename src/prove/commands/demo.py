@@ -1,0 +1,90 @@
+"""`provectl demo`: the whole story in one go."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from prove.stack.settings import StackSettings
+
+DECEMBER = Path("data") / "online-retail-2010-12.csv.gz"
+"""The real sales of December 2010, where PROVE_SHARED or ../shared has them."""
+
+
+def demo(
+    *,
+    rate: Annotated[str, typer.Option(help="Load: requests that arrive.")] = "30/s",
+    duration: Annotated[str, typer.Option(help="Load: for how long.")] = "20s",
+) -> None:
+    """Start the shop, fill it with real goods, put load on it, buy one thing, sum it all up.
+
+    Everything it does is a command of its own, shown as it is run. The shop is left running.
+    """
+    from prove.commands import buy, data, load, up
+    from prove.stack import settings as stack_settings
+
+    settings = stack_settings.load()
+    sales = _sales_file()
+    _step("up --detach")
+    up.up(detach=True)
+    _step(f"data import {sales}" if sales else "data import")
+    data.import_file(sales)
+    _step(f"load --rate {rate} --duration {duration}")
+    load.load(rate=rate, duration=duration)
+    _step("buy")
+    buy.buy()
+    _sum_up(settings)
+
+
+def _sales_file() -> Path | None:
+    from prove.tools import repository_root
+
+    shared = Path(os.environ.get("PROVE_SHARED") or repository_root() / ".." / "shared")
+    file = (shared / DECEMBER).resolve()
+    return file if file.exists() else None
+
+
+def _step(command: str) -> None:
+    from rich.console import Console
+    from rich.rule import Rule
+
+    Console(width=100, highlight=False).print(Rule(f"provectl {command}", align="left"))
+
+
+def _sum_up(settings: "StackSettings") -> None:
+    """What happened, as the telemetry has it, and what to look at next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from prove import signals
+    from prove.clients.prometheus import Prometheus
+    from prove.stack import report as stack_report
+    from prove.stack.hints import command
+
+    prometheus = Prometheus(settings.url(settings.prometheus_port))
+    report = stack_report.report(settings)
+    mebibytes = {group: total.rss_bytes / 2**20 for group, total in report.totals.items()}
+    orders = ", ".join(f"{n:,} {name}" for name, n in sorted(signals.orders(prometheus).items()))
+    latency = {
+        sample.labels["service_name"]: sample.value * 1000
+        for sample in prometheus.query(
+            f"histogram_quantile(0.95, sum by (service_name, le) ({signals.LATENCY}))"
+        )
+    }
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_row("orders so far", orders)
+    for service, p95_ms in sorted(latency.items()):
+        table.add_row(f"P95 of {service}", f"{p95_ms:,.1f} ms")
+    memory = ", ".join(f"{group} {size:,.0f} MiB" for group, size in mebibytes.items())
+    table.add_row("memory", f"{sum(mebibytes.values()):,.0f} MiB: {memory}")
+    table.add_row("open", f"{settings.url(settings.victorialogs_port)}/select/vmui   logs")
+    table.add_row("", f"{settings.url(settings.product_port)}/api/v1/products   goods")
+    table.add_row(
+        "", f"{settings.url(settings.prometheus_port)}/api/v1/query?query=prove_orders_total"
+    )
+    for what in ("status", "buy --method tok_decline", "logs -f", "down"):
+        table.add_row("try" if what == "status" else "", command(what).strip("`"))
+    _step("summary")
+    Console(width=100, highlight=False, soft_wrap=True).print(table)

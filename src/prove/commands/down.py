@@ -1,0 +1,28 @@
+"""`provectl down`: stop the stack in order, and whatever a killed one left."""
+
+import time
+
+import typer
+
+
+def down() -> None:
+    """Stop the stack; also ends what a killed supervisor left behind.
+
+    Requests in flight finish and telemetry is flushed first. Safe to repeat.
+    """
+    from prove.stack import lifecycle
+    from prove.stack import settings as stack_settings
+
+    settings = stack_settings.load()
+    started = time.monotonic()
+    stopped = lifecycle.stop(settings.home)
+    left = []
+    if settings.run_dir.is_dir():
+        with lifecycle.lock(settings):
+            left = lifecycle.clean_up(settings.home)
+    for process in left:
+        typer.echo(f"ended {process}, left by a stack whose supervisor was killed")
+    if stopped:
+        typer.echo(f"The stack is down, after {time.monotonic() - started:.1f} s.")
+    elif not left:
+        typer.echo(f"No stack is running in {settings.home}.")

@@ -1,0 +1,178 @@
+"""`provectl up`: the shop and its observability, started in order and watched."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prove.errors import UserError
+
+if TYPE_CHECKING:
+    from prove.stack.settings import StackSettings
+    from prove.stack.state import StackState
+
+
+def up(
+    *,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave it running and return once it is ready.")
+    ] = False,
+) -> None:
+    """Start the shop and its observability; Ctrl-C stops them.
+
+    Builds what is missing, checks ports and disk, ends what a killed stack left behind. Where a
+    stack runs already, shows where. PROVE_HOME and PROVE_PORT_OFFSET make a second one beside it.
+    """
+    from prove.stack import lifecycle, state
+    from prove.stack import settings as stack_settings
+    from prove.stack.hints import command
+
+    settings = stack_settings.load()
+    running = state.load(settings.home)
+    if running and running.alive and running.phase == "ready":
+        _show_running(settings)
+        return
+    started = time.monotonic()
+    try:
+        with _terminated_as_interrupted():
+            supervisor = _start(settings)
+            try:
+                with _progress() as show:
+                    lifecycle.wait_ready(supervisor, settings.home, show)
+                typer.echo(f"\nThe shop is up, after {time.monotonic() - started:.1f} s.")
+                _print_addresses(settings)
+                if detach:
+                    return
+                typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
+                _stream(settings, supervisor)
+            except KeyboardInterrupt:
+                _stop(supervisor)
+    except lifecycle.StartError as error:
+        typer.echo(f"provectl: {error}", err=True)
+        raise typer.Exit(1) from None
+    if supervisor.returncode < 0:
+        raise UserError(f"the supervisor was killed; {command('down')} ends what it left running")
+    typer.echo("The stack was stopped; nothing of it is left running.")
+
+
+def _show_running(settings: "StackSettings") -> None:
+    from prove.stack import report as stack_report
+
+    report = stack_report.report(settings)
+    typer.echo(f"The stack in {settings.home} is up already; {report.detail}.")
+    _print_addresses(settings)
+    if not report.ready:
+        raise typer.Exit(1)
+
+
+def _start(settings: "StackSettings") -> "subprocess.Popen[bytes]":
+    from prove.stack import lifecycle, preflight, processes
+    from prove.stack.supervisor import Plan
+    from prove.tools import ConsoleProgress
+
+    with lifecycle.lock(settings) as lock:
+        for left in lifecycle.clean_up(settings.home):
+            typer.echo(f"ended {left}, left by a stack whose supervisor was killed")
+        preflight.require(settings)
+        with ConsoleProgress() as progress:
+            binaries = processes.ensure_binaries(progress)
+        processes.ensure_admin_token(settings)
+        plan = Plan(settings=settings, specs=processes.specs(settings, binaries))
+        return lifecycle.spawn(plan, lock)
+
+
+def _stop(supervisor: "subprocess.Popen[bytes]") -> None:
+    """A second Ctrl-C doesn't wait for requests in flight."""
+    typer.echo("\nStopping; Ctrl-C again to stop at once.")
+    supervisor.terminate()
+    while True:
+        try:
+            supervisor.wait()
+        except KeyboardInterrupt:
+            supervisor.terminate()
+        else:
+            return
+
+
+def _stream(settings: "StackSettings", supervisor: "subprocess.Popen[bytes]") -> None:
+    """The shop's log, and what the observability servers warn of, until the supervisor ends."""
+    from rich.console import Console
+
+    from prove.stack import logfiles, logview, render, state
+    from prove.stack.lifecycle import SUPERVISOR
+
+    console = Console(soft_wrap=True, highlight=False)
+    running = state.require(settings.home)
+    shop = {process.name for process in running.processes.values() if process.group == "shop"}
+    files = {process.name: process.log for process in running.processes.values()}
+    files[SUPERVISOR] = logfiles.path(settings, SUPERVISOR)
+    quiet = {process: process not in shop and process != SUPERVISOR for process in files}
+    for batch in logview.follow(files):
+        for record in batch:
+            if not quiet.get(record.process, False) or record.rank > 1:
+                console.print(render.record(record))
+        if supervisor.poll() is not None:
+            return
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM and a closed terminal stop the stack as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[["StackState"], None]]:
+    """A live table on a terminal; elsewhere a line whenever a process becomes ready."""
+    from prove.stack import render
+
+    if sys.stdout.isatty():
+        from rich.live import Live
+
+        with Live(transient=False, refresh_per_second=10) as live:
+            yield lambda state: live.update(render.progress(state))
+        return
+    told: set[str] = set()
+
+    def tell(state: "StackState") -> None:
+        for process in state.processes.values():
+            if process.phase == "ready" and process.name not in told:
+                told.add(process.name)
+                typer.echo(f"ready: {process.name} after {render.seconds_to_ready(process)} s")
+
+    yield tell
+
+
+def _print_addresses(settings: "StackSettings") -> None:
+    from prove.stack.hints import command
+
+    url = settings.url
+    typer.echo(f"""
+  products  {url(settings.product_port)}/api/v1/products   (OpenAPI: /openapi.json)
+  orders    {url(settings.order_port)}/api/v1/orders
+  payments  {url(settings.payment_port)}/api/v1/payments
+  metrics   {url(settings.prometheus_port)}   (Prometheus, API only)
+  traces    {url(settings.jaeger_port)}   (Jaeger, API only)
+  logs      {url(settings.victorialogs_port)}/select/vmui
+  files     {settings.home}   (data, logs, admin-token)
+
+Next: {command("data import FILE")}, {command("buy")}, {command("load")};
+{command("status")} and {command("logs -f")} show it at work, {command("down")} stops it.
+""")

@@ -1,0 +1,158 @@
+"""One order, and what the real Jaeger, Prometheus and VictoriaLogs know of it."""
+
+import json
+import socket
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.stack import Stack
+
+pytestmark = pytest.mark.xdist_group("goods")
+
+SERVICES = {"order-service", "payment-service", "product-service"}
+TRIES = 5
+
+
+@pytest.fixture(scope="module")
+def goods(stack: Stack) -> Stack:
+    """The shop with the sample in stock."""
+    answer = stack.run("data", "import", "--stock", "100000", "--restock")
+    assert answer.returncode == 0, answer.stderr
+    return stack
+
+
+def buy(stack: Stack, *arguments: str) -> dict[str, Any]:
+    answer = stack.run("buy", "--json", *arguments)
+    assert answer.stdout, answer.stderr
+    report: dict[str, Any] = json.loads(answer.stdout)
+    assert answer.returncode == (0 if report["confirmed"] else 1)
+    return report
+
+
+def test_an_order_is_one_trace_in_jaeger(goods: Stack) -> None:
+    bought = buy(goods, "--sku", "HB1001", "--quantity", "2")
+    assert bought["confirmed"]
+    assert bought["order"]["total_minor"] == 840
+    assert bought["order"]["trace_id"] == bought["trace_id"]
+
+    answer = httpx.get(f"{goods.url('jaeger')}/api/traces/{bought['trace_id']}").json()
+    (trace,) = answer["data"]
+    names = {process["serviceName"] for process in trace["processes"].values()}
+    assert names == SERVICES
+    assert len(trace["spans"]) == len(bought["spans"])
+    ids = {span["spanID"] for span in trace["spans"]}
+    parents = [reference["spanID"] for span in trace["spans"] for reference in span["references"]]
+    assert sum(parent not in ids for parent in parents) == 1, "all but the root have their parent"
+
+
+def test_an_orders_logs_are_in_victorialogs_by_its_trace_id(goods: Stack) -> None:
+    trace_id = buy(goods)["trace_id"]
+    answer = httpx.post(
+        f"{goods.url('victorialogs')}/select/logsql/query",
+        data={"query": f'trace_id:="{trace_id}"'},
+    )
+    records = [json.loads(line) for line in answer.text.splitlines()]
+    assert {record["service.name"] for record in records} == SERVICES
+    assert {"request", "order confirmed"} <= {record["_msg"] for record in records}
+
+
+def test_an_order_is_counted_and_has_an_exemplar_in_prometheus(goods: Stack) -> None:
+    # A histogram keeps few exemplars of a second: another test's request may take the place.
+    for _ in range(TRIES):
+        bought = buy(goods)
+        assert bought["orders"]["after"]["confirmed"] > bought["orders"]["before"].get(
+            "confirmed", 0
+        )
+        if bought["exemplars"]:
+            break
+    answer = httpx.get(
+        f"{goods.url('prometheus')}/api/v1/query_exemplars",
+        params={
+            "query": "http_server_request_duration_seconds_bucket",
+            "start": time.time() - 120,
+            "end": time.time() + 5,
+        },
+    ).json()
+    found = [
+        (series["seriesLabels"]["service_name"], exemplar["labels"]["trace_id"])
+        for series in answer["data"]
+        for exemplar in series["exemplars"]
+    ]
+    assert SERVICES & {service for service, trace_id in found if trace_id == bought["trace_id"]}
+
+
+def test_what_is_shown(goods: Stack) -> None:
+    answer = goods.run("buy", "--sku", "HB1001")
+    assert answer.returncode == 0, answer.stderr
+    for part in (
+        "is confirmed",
+        "Oak spatula",
+        "4.20 GBP",
+        "checkout",
+        "logs with",
+        "prove_orders",
+    ):
+        assert part in answer.stdout
+    lines = [line for line in answer.stdout.splitlines() if "http://" not in line]
+    assert all(len(line) <= 100 for line in lines if "in full:" not in line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "outcome"),
+    [
+        (["--sku", "HB1001", "--method", "tok_decline"], 402, "declined"),
+        (["--sku", "HB1002", "--quantity", "10000"], 409, "short"),
+        (["--sku", "no-such-thing"], 422, "failed"),
+        (["--sku", "HB1001", "--method", "tok_unheard_of"], 422, "failed"),
+    ],
+)
+def test_an_order_that_is_refused(
+    goods: Stack, arguments: list[str], status: int, outcome: str
+) -> None:
+    if outcome == "short":
+        token = {"Authorization": f"Bearer {goods.token}"}
+        path = f"{goods.url('product')}/api/v1/products/HB1002"
+        assert httpx.patch(path, json={"stock": 1}, headers=token).status_code == 200
+    refused = buy(goods, *arguments)
+    assert not refused["confirmed"]
+    assert refused["problem"]["status"] == status
+    assert refused["orders"]["outcome"] == outcome
+    assert refused["spans"]
+    assert refused["logs"]
+
+
+def test_the_same_key_buys_once(goods: Stack) -> None:
+    order = ("--key", f"e2e-{time.time_ns()}", "--sku", "HB1001")
+    first, second = buy(goods, *order), buy(goods, *order)
+    assert second["replayed"]
+    assert second["order"]["id"] == first["order"]["id"]
+    assert second["trace_id"] == first["trace_id"]
+
+
+def test_an_order_whose_answer_does_not_come_can_be_asked_for_again(goods: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        answer = goods.run("buy", "--timeout", "200ms", env={"PROVE_ORDER_PORT": port})
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert "may or may not be placed" in answer.stderr
+    again = answer.stderr.split("`")[1].split()[1:]
+    assert again[:2] == ["buy", "--key"]
+    assert buy(goods, *again[1:])["key"] == again[2]
+
+
+def test_a_millisecond_is_no_traceback(goods: Stack) -> None:
+    answer = goods.run("buy", "--sku", "HB1001", "--timeout", "1ms")
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert "ask again under its key" in answer.stderr or "order refused (503)" in answer.stdout
+
+
+def test_signals_that_cannot_be_had_do_not_hide_the_order(goods: Stack) -> None:
+    bought = goods.run("buy", "--sku", "HB1001", env={"PROVE_JAEGER_PORT": "1"})
+    assert bought.returncode == 0, bought.stderr
+    assert "is confirmed" in bought.stdout
+    assert "not available: the trace store (Jaeger)" in bought.stdout
