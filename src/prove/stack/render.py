@@ -1,0 +1,108 @@
+"""Rich renderings of the stack: its table, its logs."""
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from prove.stack.logview import Record
+from prove.stack.report import Report
+from prove.stack.state import ProcessState, StackState
+
+PHASE_STYLE = {
+    "waiting": "dim",
+    "starting": "yellow",
+    "ready": "green",
+    "backoff": "red",
+    "held": "magenta",
+    "stopping": "yellow",
+    "stopped": "dim",
+}
+LEVEL_STYLE = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
+
+
+def progress(state: StackState) -> Table:
+    """The processes on their way up or down."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("process", "state", "port", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left")
+    for process in state.processes.values():
+        table.add_row(
+            process.name,
+            Text(process.phase, PHASE_STYLE[process.phase]),
+            str(process.ports[0]) if process.ports else "",
+            seconds_to_ready(process),
+        )
+    return table
+
+
+def status(report: Report) -> Group:
+    """The report as a table with totals."""
+    style = "green" if report.ready else "red"
+    head = Text(f"{report.phase}", style).append(f": {report.detail} ({report.home})", "default")
+    if not report.processes:
+        return Group(head)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("process", "state", "ready"):
+        table.add_column(heading)
+    for heading in ("pid", "port", "uptime", "restarts", "RSS MiB", "CPU %"):
+        table.add_column(heading, justify="right")
+    for row in report.processes:
+        table.add_row(
+            row.name,
+            Text(row.phase, PHASE_STYLE[row.phase]),
+            Text("yes", "green") if row.ready else Text("no", "red"),
+            str(row.pid or ""),
+            str(row.ports[0]) if row.ports else "",
+            _uptime(row.uptime_s),
+            str(row.restarts or ""),
+            _mebibytes(row.rss_bytes),
+            f"{row.cpu_percent:.1f}",
+        )
+    table.add_section()
+    for group, total in report.totals.items():
+        cells = (_mebibytes(total.rss_bytes), f"{total.cpu_percent:.1f}")
+        table.add_row(f"all {group}", *[""] * 6, *cells, style="bold")
+    return Group(head, table)
+
+
+def _uptime(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.0f}"
+
+
+def seconds_to_ready(process: ProcessState) -> str:
+    """From its start to its readiness, or until now."""
+    if process.started_at is None:
+        return ""
+    return f"{(process.ready_at or time.time()) - process.started_at:.1f}"
+
+
+def record(entry: Record) -> Text:
+    """One log line: time, level, process, event, fields."""
+    style = LEVEL_STYLE.get(entry.level, "")
+    line = Text(entry.time[11:23] or " " * 12, "dim")
+    line.append(f" {entry.level or '':<8.8}", style)
+    line.append(f"{entry.process:<12.12} ", "cyan")
+    line.append(entry.event, style or "bold")
+    for key, value in entry.fields.items():
+        line.append(f" {key}=", "dim")
+        line.append(_short(value))
+    return line
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping | list):
+        return str(value).replace("\n", " ")
+    return str(value)

@@ -1,0 +1,128 @@
+"""Settings of the local stack: where it lives and which ports it takes (`PROVE_*`)."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from prove.errors import UserError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+PREFIX = "PROVE_"
+
+
+class StackSettings(BaseSettings):
+    """Read from `PROVE_*`; `PROVE_PORT_OFFSET` moves every port that isn't set by itself.
+
+    So `PROVE_HOME=.prove-b PROVE_PORT_OFFSET=1000 provectl up` is a second stack beside the first.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    home: Path = Path(".prove")
+    port_offset: int = Field(default=0, ge=0, le=45000)
+
+    product_port: Port = 8001
+    order_port: Port = 8002
+    payment_port: Port = 8003
+    acquirer_port: Port = 8004
+    otlp_grpc_port: Port = 4317
+    otlp_http_port: Port = 4318
+    collector_health_port: Port = 13133
+    prometheus_port: Port = 9090
+    jaeger_port: Port = 16686
+    jaeger_otlp_port: Port = 14317
+    jaeger_admin_port: Port = 14269
+    victorialogs_port: Port = 9428
+
+    product_database_url: str = ""
+    """Empty: one SQLite file in `data_dir`; so for `order_` and `payment_`."""
+    order_database_url: str = ""
+    payment_database_url: str = ""
+
+    ready_timeout_s: float = Field(default=60, gt=0)
+    restart_delay_min_s: float = Field(default=0.25, gt=0)
+    restart_delay_max_s: float = Field(default=15, gt=0)
+    log_max_bytes: int = Field(default=16 * 1024 * 1024, ge=4096)
+    log_backups: int = Field(default=2, ge=1, le=99)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_ports(cls, values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            offset = int(values.get("port_offset", 0))
+        except ValueError:
+            return values  # the field's own validation names it
+        moved = {name: cls.model_fields[name].default + offset for name in port_fields()}
+        return moved | values
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        taken: dict[int, str] = {}
+        for name in port_fields():
+            other = taken.setdefault(port := getattr(self, name), name)
+            if other != name:
+                raise ValueError(
+                    f"{PREFIX}{other.upper()} and {PREFIX}{name.upper()} are both {port}; "
+                    "give each its own port"
+                )
+        return self
+
+    @property
+    def data_dir(self) -> Path:
+        """Databases and stores."""
+        return self.home / "data"
+
+    @property
+    def logs_dir(self) -> Path:
+        """One log a process, rotated."""
+        return self.home / "logs"
+
+    @property
+    def run_dir(self) -> Path:
+        """State of the running stack; of no use once it is down."""
+        return self.home / "run"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """The bearer token of admin and fault endpoints, made per install."""
+        return self.home / "admin-token"
+
+    def url(self, port: int) -> str:
+        """The loopback address of a port of this stack."""
+        return f"http://127.0.0.1:{port}"
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port by its name: `product`, `otlp_http` …"""
+        return {name.removesuffix("_port"): getattr(self, name) for name in port_fields()}
+
+    def port_variable(self, port: int) -> str:
+        """The variable that moves `port`, for messages."""
+        for name in port_fields():
+            if getattr(self, name) == port:
+                return f"{PREFIX}{name.upper()}"
+        return f"{PREFIX}PORT_OFFSET"
+
+
+def port_fields() -> list[str]:
+    """Names of the port settings."""
+    return [name for name in StackSettings.model_fields if name.endswith("_port")]
+
+
+def load() -> StackSettings:
+    """Settings from the environment; raises UserError naming the first bad variable."""
+    try:
+        return StackSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise UserError(first["msg"].removeprefix("Value error, ")) from None
+        variable = f"{PREFIX}{'_'.join(map(str, first['loc'])).upper()}"
+        raise UserError(f"{variable}: {first['msg']} (got {str(first['input'])!r})") from None

@@ -1,0 +1,36 @@
+"""Shared by all suites: the repository on the path, and one real stack for whoever asks for it."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `tests.support`
+
+from tests.support.stack import SHARED, Stack, take_down_shared
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The controller makes the directory that its workers share, by the environment."""
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="prove-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The controller outlives its workers, also those that crashed: it cleans up for them."""
+    if not hasattr(config, "workerinput"):
+        shared = Path(os.environ[SHARED])
+        take_down_shared(shared)
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Stack:
+    """The whole real stack on free ports: started by the first test of the run that asks.
+
+    All workers share it. Leave it running and healthy; tests that kill take a stack of their own.
+    """
+    return Stack.shared(Path(os.environ[SHARED]))

@@ -1,0 +1,111 @@
+"""Real stacks for tests, run by `provectl` as a user runs it."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prove.stack import state
+from prove.stack.settings import StackSettings, port_fields
+from prove.stack.state import StackState
+from tests.support import ports
+
+SHARED = "PROVE_TEST_SHARED"
+"""Environment variable: the directory that all workers of a run share."""
+
+PROVECTL = Path(sys.executable).with_name("provectl")
+RUN_TIMEOUT_S = 240
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A home and its ports, and `provectl` run upon them."""
+
+    settings: StackSettings
+
+    @classmethod
+    def at(cls, home: Path) -> "Stack":
+        """A stack in `home` with ports of its own; not started."""
+        names = port_fields()
+        given = dict(zip(names, ports.claim(len(names)), strict=True))
+        return cls(StackSettings.model_validate({"home": home, **given}))
+
+    @classmethod
+    def shared(cls, directory: Path) -> "Stack":
+        """The one stack of this run, started by whoever comes first.
+
+        Raises AssertionError, for everyone alike, when it didn't start.
+        """
+        told = directory / "stack.json"
+        with (directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not told.exists():
+                stack = cls.at(directory / "home")
+                answer = stack.run("up", "--detach")
+                told.write_text(
+                    json.dumps(
+                        {
+                            "settings": stack.settings.model_dump(mode="json"),
+                            "failure": answer.stderr if answer.returncode else None,
+                        }
+                    )
+                )
+        document = json.loads(told.read_text())
+        assert not document["failure"], f"the shared stack did not start: {document['failure']}"
+        return cls(StackSettings.model_validate(document["settings"]))
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What makes `provectl` mean this stack."""
+        values = self.settings.model_dump(mode="json", exclude={"port_offset"})
+        return {f"PROVE_{name.upper()}": str(value) for name, value in values.items()}
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def token(self) -> str:
+        """The admin token of this install."""
+        return self.settings.admin_token_file.read_text().strip()
+
+    def url(self, name: str) -> str:
+        """Where a process listens, by the name of its port: `product`, `prometheus` …"""
+        return self.settings.url(self.settings.ports[name])
+
+    def state(self) -> StackState:
+        """As the supervisor sees it; raises UserError when it doesn't run."""
+        return state.require(self.home)
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> "Running":
+        """`provectl ARGUMENTS…`, in the background."""
+        return subprocess.Popen(
+            [PROVECTL, *arguments],
+            env={**os.environ, **self.env, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """`provectl ARGUMENTS…`, to its end."""
+        with self.start(*arguments, env=env) as process:
+            out, err = process.communicate(timeout=RUN_TIMEOUT_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+Running = subprocess.Popen[str]
+
+
+def take_down_shared(directory: Path) -> None:
+    """Stop the run's shared stack, if one was started."""
+    if (directory / "stack.json").exists():
+        document = json.loads((directory / "stack.json").read_text())
+        Stack(StackSettings.model_validate(document["settings"])).run("down")

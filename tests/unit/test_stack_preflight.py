@@ -1,0 +1,86 @@
+import os
+import shutil
+import socket
+import sqlite3
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from prove import tools
+from prove.errors import UserError
+from prove.stack import preflight
+from prove.stack.settings import StackSettings
+from tests.support.stack import Stack
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> StackSettings:
+    return Stack.at(tmp_path / "home").settings
+
+
+def test_a_fit_machine_passes(settings: StackSettings) -> None:
+    preflight.require(settings)
+    assert [check for check in preflight.ports(settings) if not check.ok] == []
+
+
+def test_every_busy_port_is_named_with_its_holder_and_the_way_out(settings: StackSettings) -> None:
+    with (
+        socket.create_server(("127.0.0.1", settings.order_port)),
+        socket.create_server(("127.0.0.1", settings.jaeger_port)),
+        pytest.raises(UserError) as caught,
+    ):
+        preflight.require(settings)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"port {settings.order_port} (order) is in use by ")
+    assert f"(pid {os.getpid()}: " in first
+    assert first.endswith("stop that or set PROVE_ORDER_PORT to another port")
+    assert "PROVE_JAEGER_PORT" in second
+
+
+def test_a_full_disk_is_named(settings: StackSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30, 2**20))
+    with pytest.raises(UserError) as caught:
+        preflight.require(settings)
+    assert str(caught.value) == (
+        f"only 1 MiB free in {settings.home}, and 256 MiB are needed; "
+        "make room or set PROVE_HOME to a directory on another disk"
+    )
+
+
+def test_a_home_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = preflight.home(StackSettings(home=tmp_path / "file" / "home"))
+    assert not check.ok
+    assert "PROVE_HOME" in check.remedy
+
+
+def test_sqlite_can_what_it_is_said_to() -> None:
+    assert preflight.sqlite().ok
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE VIRTUAL TABLE t USING fts5(x)")
+    connection.execute("INSERT INTO t VALUES ('a') RETURNING x").fetchall()
+    connection.close()
+
+
+def test_missing_go_matters_only_while_something_is_to_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVE_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = preflight.go()
+    assert not check.ok
+    assert "no `go` on PATH" in check.detail
+    monkeypatch.setattr(tools, "find", lambda _: object())
+    assert preflight.go().ok
+
+
+def test_a_state_file_without_a_stack_is_stale(settings: StackSettings) -> None:
+    assert preflight.stack(settings).ok
+    settings.run_dir.mkdir(parents=True)
+    (settings.run_dir / "stack.json").write_text("{")
+    check = preflight.stack(settings)
+    assert not check.ok
+    assert "provectl down`" in check.remedy
