@@ -1,0 +1,249 @@
+// Package peer calls other services: traced, bounded by the caller's time, retried within a budget
+// and cut off by a circuit breaker. Every request made through it must be safe to repeat.
+package peer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go"
+	"github.com/failsafe-go/failsafe-go/budget"
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/failsafe-go/failsafe-go/retrypolicy"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+
+	"prove/order-service/internal/order"
+	"prove/order-service/internal/telemetry"
+)
+
+const (
+	// TimeoutHeader carries the milliseconds the caller will still wait.
+	TimeoutHeader = "X-Envoy-Expected-Rq-Timeout-Ms"
+
+	maxAttempts  = 3
+	retryDelay   = 50 * time.Millisecond
+	retryMax     = 400 * time.Millisecond
+	maxBodyBytes = 4 << 20
+
+	// A peer that fails half of at least breakerCalls calls within breakerWindow is left alone for
+	// breakerRest; then breakerTrials calls try it.
+	breakerRate   = 0.5
+	breakerCalls  = 10
+	breakerWindow = 10 * time.Second
+	breakerRest   = 2 * time.Second
+	breakerTrials = 3
+)
+
+// NewTransport is shared by all peers: connections are kept, requests traced and measured.
+func NewTransport() http.RoundTripper {
+	return otelhttp.NewTransport(&http.Transport{
+		DialContext:         (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		MaxIdleConns:        256,
+		MaxIdleConnsPerHost: 128,
+		IdleConnTimeout:     60 * time.Second,
+		DisableCompression:  true,
+	}, otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
+		route, _ := r.Context().Value(routeKey{}).(string)
+		return r.Method + " " + route
+	}))
+}
+
+type routeKey struct{}
+
+// NewBudget is shared by all peers: at most a fifth of the requests under way may be retries, but
+// three always may, so that a lone request is retried too.
+func NewBudget(metrics *telemetry.Metrics) budget.Budget {
+	return budget.NewBuilder().WithMaxRate(0.2).WithMinConcurrency(3).
+		OnBudgetExceeded(func(e budget.ExceededEvent) {
+			peer, _ := e.Context().Value(peerKey{}).(string)
+			metrics.Retry(e.Context(), peer, true)
+		}).Build()
+}
+
+type peerKey struct{}
+
+// Client calls one peer.
+type Client struct {
+	name    string
+	base    string
+	timeout time.Duration
+	http    http.Client
+	breaker circuitbreaker.CircuitBreaker[*Response]
+	exec    failsafe.Executor[*Response]
+}
+
+// New makes a client of the peer at base; timeout bounds one attempt.
+func New(name string, base *url.URL, timeout time.Duration, transport http.RoundTripper,
+	retries budget.Budget, metrics *telemetry.Metrics) (*Client, error) {
+	breaker := circuitbreaker.NewBuilder[*Response]().
+		HandleIf(func(_ *Response, err error) bool { return blames(err) }).
+		WithFailureRateThreshold(breakerRate, breakerCalls, breakerWindow).
+		WithSuccessThreshold(breakerTrials).
+		WithDelay(breakerRest).
+		Build()
+	retry := retrypolicy.NewBuilder[*Response]().
+		HandleIf(func(_ *Response, err error) bool { return blames(err) }).
+		WithMaxAttempts(maxAttempts).
+		WithBackoff(retryDelay, retryMax).
+		WithJitterFactor(0.5).
+		WithBudget(retries).
+		OnRetry(func(e failsafe.ExecutionEvent[*Response]) { metrics.Retry(e.Context(), name, false) }).
+		ReturnLastFailure().
+		Build()
+	c := &Client{
+		name: name, base: base.JoinPath("/").String(), timeout: timeout,
+		http: http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}},
+		breaker: breaker,
+		exec:    failsafe.With[*Response](retry, breaker),
+	}
+	return c, metrics.ObserveBreaker(name, func() int64 { return int64(breaker.State()) })
+}
+
+// State says "ok", or why the peer is not called.
+func (c *Client) State() string {
+	if c.breaker.IsOpen() {
+		return "circuit breaker open"
+	}
+	return "ok"
+}
+
+// Request to a peer. Route is the path with its placeholders, without the leading slash.
+type Request struct {
+	Method string
+	Route  string
+	Path   string
+	Body   any
+	Header map[string]string
+}
+
+// Response whose status is below 500.
+type Response struct {
+	Status int
+	Body   []byte
+}
+
+// Problem is what the domain wants to know of an application/problem+json answer.
+type Problem struct {
+	Type      string `json:"type"`
+	Detail    string `json:"detail"`
+	SKU       string `json:"sku"`
+	Available int64  `json:"available"`
+	Reason    string `json:"reason"`
+	PaymentID string `json:"payment_id"`
+}
+
+// Problem reads the answer as a problem; an empty one when it is none.
+func (r *Response) Problem() Problem {
+	var p Problem
+	if json.Unmarshal(r.Body, &p) != nil {
+		return Problem{}
+	}
+	return p
+}
+
+// failure is an attempt that got no usable answer.
+type failure struct {
+	err    error
+	sent   bool // the peer may have acted upon the request
+	caller bool // the caller's time was up: the peer is not to blame
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func blames(err error) bool {
+	var f *failure
+	return errors.As(err, &f) && !f.caller
+}
+
+// Do sends the request until it is answered with a status below 500, at most maxAttempts times.
+// The error wraps order.ErrNotSent if no attempt can have reached the peer.
+func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = json.Marshal(r.Body); err != nil {
+			return nil, err
+		}
+	}
+	ctx = context.WithValue(ctx, peerKey{}, c.name)
+	ctx = context.WithValue(ctx, routeKey{}, "/"+r.Route)
+	var last error
+	sent := false
+	resp, err := c.exec.WithContext(ctx).Get(func() (*Response, error) {
+		resp, err := c.attempt(ctx, r, body)
+		if err == nil {
+			return resp, nil
+		}
+		last, sent = err, sent || err.sent
+		return nil, err
+	})
+	if err == nil {
+		return resp, nil
+	}
+	if last == nil || errors.Is(err, circuitbreaker.ErrOpen) {
+		last = errors.Join(err, last)
+	}
+	if !sent {
+		return nil, fmt.Errorf("%s: %w: %w", c.name, order.ErrNotSent, last)
+	}
+	return nil, fmt.Errorf("%s: %w", c.name, last)
+}
+
+func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response, *failure) {
+	if ctx.Err() != nil {
+		return nil, &failure{err: ctx.Err(), caller: true}
+	}
+	attempt, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(attempt, r.Method, c.base+r.Path, bytes.NewReader(body))
+	if err != nil {
+		return nil, &failure{err: err, caller: true}
+	}
+	if deadline, ok := attempt.Deadline(); ok {
+		left := max(time.Until(deadline).Milliseconds(), 1)
+		req.Header.Set(TimeoutHeader, strconv.FormatInt(left, 10))
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if id := telemetry.RequestID(ctx); id != "" {
+		req.Header.Set("X-Request-Id", id)
+	}
+	// Present but empty: net/http may replay the request on a fresh connection when the peer has
+	// closed a kept one, and sends no such header.
+	req.Header["X-Idempotency-Key"] = nil
+	for name, value := range r.Header {
+		req.Header.Set(name, value)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, &failure{err: err, sent: !dialing(err), caller: ctx.Err() != nil}
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes))
+	if err != nil {
+		return nil, &failure{err: err, sent: true, caller: ctx.Err() != nil}
+	}
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		return nil, &failure{err: fmt.Errorf("%s %s answered %d", r.Method, "/"+r.Route, resp.StatusCode), sent: true}
+	}
+	return &Response{Status: resp.StatusCode, Body: answer}, nil
+}
+
+// dialing tells whether err arose before there was a connection.
+func dialing(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

@@ -1,0 +1,240 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"prove/order-service/internal/order"
+	"prove/order-service/internal/telemetry"
+)
+
+type fixture struct {
+	*Client
+	calls atomic.Int64
+}
+
+// start serves h as the peer and returns a client of it with a budget of its own.
+func start(t *testing.T, timeout time.Duration, h http.HandlerFunc) *fixture {
+	f := &fixture{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.calls.Add(1)
+		h(w, r)
+	}))
+	t.Cleanup(server.Close)
+	f.Client = newClient(t, server.URL, timeout)
+	return f
+}
+
+func newClient(t *testing.T, base string, timeout time.Duration) *Client {
+	u, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := telemetry.NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New("peer", u, timeout, NewTransport(), NewBudget(metrics), metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var call = Request{Method: http.MethodPost, Route: "things/{id}", Path: "things/7", Body: map[string]int{"n": 1}}
+
+func TestRetriesUntilAnswered(t *testing.T) {
+	var f *fixture
+	f = start(t, 5*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if string(body) != `{"n":1}` || r.URL.Path != "/things/7" {
+			t.Errorf("got %s %s", r.URL.Path, body)
+		}
+		if f.calls.Load() < 3 {
+			w.WriteHeader(503)
+			return
+		}
+		w.WriteHeader(201)
+	})
+	resp, err := f.Do(t.Context(), call)
+	if err != nil || resp.Status != 201 || f.calls.Load() != 3 {
+		t.Errorf("got %+v, %v after %d calls", resp, err, f.calls.Load())
+	}
+}
+
+func TestGivesUpAfterThreeAttempts(t *testing.T) {
+	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	_, err := f.Do(t.Context(), call)
+	if err == nil || errors.Is(err, order.ErrNotSent) || f.calls.Load() != maxAttempts {
+		t.Errorf("got %v after %d calls", err, f.calls.Load())
+	}
+}
+
+func TestClientErrorsAreAnswers(t *testing.T) {
+	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(409)
+		_, _ = io.WriteString(w, `{"type":"/problems/stock-short","sku":"A","available":3}`)
+	})
+	resp, err := f.Do(t.Context(), call)
+	if err != nil || resp.Status != 409 || f.calls.Load() != 1 {
+		t.Fatalf("got %+v, %v after %d calls", resp, err, f.calls.Load())
+	}
+	if p := resp.Problem(); p.SKU != "A" || p.Available != 3 {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestAHangingAttemptIsGivenUpAndRepeated(t *testing.T) {
+	var f *fixture
+	f = start(t, 100*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if f.calls.Load() == 1 {
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(200)
+	})
+	resp, err := f.Do(t.Context(), call)
+	if err != nil || resp.Status != 200 || f.calls.Load() != 2 {
+		t.Errorf("got %+v, %v after %d calls", resp, err, f.calls.Load())
+	}
+}
+
+func TestTheCallersTimeBoundsEverythingAndIsPassedOn(t *testing.T) {
+	var left atomic.Int64
+	f := start(t, time.Hour, func(_ http.ResponseWriter, r *http.Request) {
+		ms, err := strconv.ParseInt(r.Header.Get("x-envoy-expected-rq-timeout-ms"), 10, 64)
+		if err != nil {
+			t.Error(err)
+		}
+		left.Store(ms)
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithTimeout(telemetry.WithRequestID(t.Context(), "req-1"), 200*time.Millisecond)
+	defer cancel()
+	_, err := f.Do(ctx, call) // an hour, if the caller's time did not count
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, order.ErrNotSent) {
+		t.Errorf("got %v", err)
+	}
+	if ms := left.Load(); ms < 1 || ms > 200 {
+		t.Errorf("the peer was told %d ms", ms)
+	}
+	// A caller without time is not the peer's fault.
+	for range 3 * breakerCalls {
+		if _, err := f.Do(ctx, call); !errors.Is(err, order.ErrNotSent) {
+			t.Fatalf("no time left: got %v", err)
+		}
+	}
+	if f.State() != "ok" {
+		t.Errorf("the breaker is blamed on the caller: %s", f.State())
+	}
+}
+
+func TestNotSent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "http://" + l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newClient(t, base, time.Second).Do(t.Context(), call); !errors.Is(err, order.ErrNotSent) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheBreakerOpensAndCloses(t *testing.T) {
+	var healthy atomic.Bool
+	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) {
+		if !healthy.Load() {
+			w.WriteHeader(500)
+		}
+	})
+	for range breakerCalls {
+		if _, err := f.Do(t.Context(), call); err == nil {
+			t.Fatal("no error from a broken peer")
+		}
+	}
+	if f.State() == "ok" {
+		t.Fatalf("the breaker is closed after %d failures", f.calls.Load())
+	}
+	before := f.calls.Load()
+	if _, err := f.Do(t.Context(), call); !errors.Is(err, order.ErrNotSent) {
+		t.Errorf("an open breaker: got %v", err)
+	}
+	if f.calls.Load() != before {
+		t.Error("an open breaker let a call through")
+	}
+	healthy.Store(true)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := f.Do(t.Context(), call); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the breaker does not close")
+		}
+	}
+}
+
+// When every call fails, the peer must not see three times the load.
+func TestRetriesStayWithinTheBudget(t *testing.T) {
+	const callers = 200
+	release := make(chan struct{})
+	metrics, err := telemetry.NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	budget := NewBudget(metrics)
+	var wg sync.WaitGroup
+	var retries, running, most atomic.Int64
+	for range callers {
+		// A client for each: breakers of their own, which stay closed, and the budget shared.
+		first := true
+		c, err := New("peer", &url.URL{Scheme: "http", Host: "peer.test"}, 30*time.Second, roundTrip(func(r *http.Request) (*http.Response, error) {
+			if first {
+				first = false
+				<-release
+				return nil, errors.New("first attempt fails")
+			}
+			retries.Add(1)
+			now := running.Add(1)
+			for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+			}
+			defer running.Add(-1)
+			select {
+			case <-r.Context().Done():
+			case <-time.After(300 * time.Millisecond): // long enough for all to meet
+			}
+			return nil, errors.New("retry fails")
+		}), budget, metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() { _, _ = c.Do(context.Background(), call) })
+	}
+	close(release)
+	wg.Wait()
+	// A fifth of all requests under way, retries included, and the one that crosses the line.
+	if most.Load() > callers/4+1 {
+		t.Errorf("%d of %d calls were retried at once", most.Load(), callers)
+	}
+	if retries.Load() == 0 {
+		t.Error("the budget allows no retry at all")
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

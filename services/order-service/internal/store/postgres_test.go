@@ -1,0 +1,149 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var errNoPostgres = errors.New("no PostgreSQL server is installed")
+
+// postgres is one server for all tests of the package; every test has a database of its own.
+var postgres = struct {
+	start sync.Once
+	err   error
+	dir   string
+	port  int
+	cmd   *exec.Cmd
+	next  int
+	mu    sync.Mutex
+}{}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if postgres.cmd != nil {
+		// SIGINT is PostgreSQL's fast shutdown; a server that already ended is as good.
+		_ = postgres.cmd.Process.Signal(syscall.SIGINT)
+		_ = postgres.cmd.Wait()
+	}
+	if postgres.dir != "" {
+		_ = os.RemoveAll(postgres.dir)
+	}
+	os.Exit(code)
+}
+
+// newPostgres returns the URL of an empty database.
+func newPostgres(t *testing.T) string {
+	postgres.start.Do(func() { postgres.err = startPostgres() })
+	if errors.Is(postgres.err, errNoPostgres) {
+		t.Skip("skipped: " + postgres.err.Error() + " (Debian: postgresql-15)")
+	}
+	if postgres.err != nil {
+		t.Fatal(postgres.err)
+	}
+	postgres.mu.Lock()
+	postgres.next++
+	name := fmt.Sprintf("orders%d", postgres.next)
+	postgres.mu.Unlock()
+	admin, err := Open(context.Background(), "pgx", postgresURL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if _, err := admin.write.Exec("CREATE DATABASE " + name); err != nil {
+		t.Fatal(err)
+	}
+	return postgresURL(name)
+}
+
+func postgresURL(database string) string {
+	return fmt.Sprintf("postgresql://postgres@127.0.0.1:%d/%s?sslmode=disable", postgres.port, database)
+}
+
+func startPostgres() error {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if err != nil || len(found) == 0 {
+		return errNoPostgres
+	}
+	bin := filepath.Dir(found[len(found)-1])
+	// Not t.TempDir: the server's user must be able to reach it.
+	if postgres.dir, err = os.MkdirTemp("", "order-postgres-"); err != nil {
+		return err
+	}
+	as, err := postgresUser(postgres.dir)
+	if err != nil {
+		return err
+	}
+	data := filepath.Join(postgres.dir, "data")
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust",
+		"-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+	initdb.Dir, initdb.SysProcAttr = postgres.dir, as
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	if postgres.port, err = freePort(); err != nil {
+		return err
+	}
+	var log bytes.Buffer
+	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-h", "127.0.0.1",
+		"-p", strconv.Itoa(postgres.port), "-k", postgres.dir, "-c", "fsync=off", "-c", "max_connections=200")
+	server.Dir, server.SysProcAttr, server.Stderr = postgres.dir, as, &log
+	if err := server.Start(); err != nil {
+		return err
+	}
+	postgres.cmd = server
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		s, err := Open(context.Background(), "pgx", postgresURL("postgres"))
+		if err == nil {
+			return s.Close()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("postgres did not start: %w: %s", err, log.String())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// postgresUser makes root run the server as its own user, as it demands, and gives it dir.
+func postgresUser(dir string) (*syscall.SysProcAttr, error) {
+	if os.Getuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, errNoPostgres
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+		return nil, err
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
