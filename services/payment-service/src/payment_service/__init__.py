@@ -1,0 +1,1 @@
+"""Payments, settled exactly once."""

@@ -1,0 +1,69 @@
+"""How the tests run and ask the Payment Service and the acquirer."""
+
+import sqlite3
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from service_kit import testing
+from service_kit.testing import Running
+
+TOKEN = "test-admin-token"
+
+
+def run_acquirer(
+    binary: str, directory: Path, port: int | None = None, **env: str
+) -> AbstractContextManager[Running]:
+    env = {"SLOW_MS": "1500", **env}
+    return testing.running([binary], env, port or testing.free_port(), directory, probe="/healthz")
+
+
+def run_payment(directory: Path, acquirer: Running, **env: str) -> AbstractContextManager[Running]:
+    env = {
+        "OTEL_SDK_DISABLED": "true",
+        "ADMIN_TOKEN": TOKEN,
+        "ACQUIRER_URL": acquirer.url,
+        "WORKER_POLL_S": "0.2",
+        **env,
+    }
+    command = [testing.script("payment-service")]
+    return testing.running(command, env, testing.free_port(), directory)
+
+
+def body(method: str = "tok_approve", order: str = "o1", amount: int = 1250) -> dict[str, Any]:
+    return {
+        "order_id": order,
+        "amount_minor": amount,
+        "currency": "GBP",
+        "method_token": method,
+    }
+
+
+def pay(
+    api: httpx.Client,
+    key: str,
+    headers: dict[str, str] | None = None,
+    json: dict[str, Any] | None = None,
+    **fields: Any,
+) -> httpx.Response:
+    headers = {"Idempotency-Key": key, **(headers or {})}
+    return api.post("/api/v1/payments", headers=headers, json=json or body(**fields))
+
+
+def ledger(acquirer: Running, key: str | None = None) -> list[dict[str, Any]]:
+    """What the acquirer has booked: its own account, not ours."""
+    entries: list[dict[str, Any]] = []
+    after: int | None = 0
+    while after is not None:
+        query = f"{acquirer.url}/v1/ledger?after={after}&limit=1000"
+        page = httpx.get(query, timeout=10).raise_for_status().json()
+        entries += page["entries"]
+        after = page["next"]
+    return [entry for entry in entries if key in (None, entry["charge_key"])]
+
+
+def rows(directory: Path) -> list[sqlite3.Row]:
+    with sqlite3.connect(directory / "payment.db") as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute("SELECT * FROM payments").fetchall()

@@ -1,0 +1,29 @@
+"""The OpenAPI document against the running service, by schemathesis, with every check on."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from payment_harness import TOKEN, run_payment
+from service_kit import testing
+from service_kit.testing import Running
+
+
+# Apart: a fault lease that the one run makes would hit what the other one does.
+@pytest.mark.parametrize("side", ["--include-path-regex", "--exclude-path-regex"])
+def test_the_service_keeps_to_its_openapi(acquirer: Running, tmp_path: Path, side: str) -> None:
+    with run_payment(tmp_path, acquirer) as service:
+        done = subprocess.run(
+            [
+                testing.script("st"),
+                *("--config-file", str(Path(__file__).with_name("schemathesis.toml"))),
+                *("run", f"{service.url}/openapi.json", side, "^/(faults|incidents)"),
+                *("-H", f"Authorization: Bearer {TOKEN}"),
+                *("--checks", "all", "--max-examples", "25", "--seed", "1", "--no-color"),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+    assert done.returncode == 0, done.stdout
