@@ -1,0 +1,1 @@
+"""What prove's Python services share: settings, telemetry, logs, problems, health, faults."""
