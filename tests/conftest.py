@@ -1,16 +1,21 @@
-"""Shared by all suites: the repository on the path, and one real stack for whoever asks for it."""
+"""Shared by all suites: one real stack for whoever asks for it."""
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `tests.support`
-
 from tests.support.stack import SHARED, Stack, take_down_shared
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the shared stack run one after another: some of them break it for a while."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("shared stack"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,8 +10,6 @@ import pytest
 
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.xdist_group("goods")
-
 SERVICES = {"order-service", "payment-service", "product-service"}
 TRIES = 5
 

@@ -3,13 +3,11 @@
 import json
 
 import httpx
-import pytest
 
 from tests.support.december import december
 from tests.support.stack import Stack
 
 # The shop's catalogue is changed here: one after the other.
-pytestmark = pytest.mark.xdist_group("goods")
 
 
 def test_real_goods_are_imported_once(stack: Stack) -> None:

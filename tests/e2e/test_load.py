@@ -10,8 +10,6 @@ from prove.tools import repository_root
 from tests.support.december import december
 from tests.support.stack import RUN_TIMEOUT_S, Stack
 
-pytestmark = pytest.mark.xdist_group("goods")
-
 SAMPLE = str(repository_root() / "load" / "sample" / "corner-shop.csv")
 
 

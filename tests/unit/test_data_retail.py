@@ -175,6 +175,7 @@ def test_gzip_is_known_by_its_content(file: Path) -> None:
         (gzip.compress(HEADER.encode() + b"\n" + GOOD.encode())[:-12], "is cut off"),
         (b"\x1f\x8b" + b"no gzip at all", "is damaged"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_that_cannot_be_read_is_told_in_one_sentence(
     file: Path, content: bytes, message: str

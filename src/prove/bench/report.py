@@ -1,0 +1,410 @@
+"""What is told of the figures: tables on the terminal, docs/benchmarks.md and its raw evidence.
+
+The page speaks of one machine: a figure measured on another one than the latest is left out.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from prove import tools
+from prove.bench.checkout import Checkout
+from prove.bench.growth import Growth
+from prove.bench.measure import BUSY_PERCENT, Group, Memory, Run, Target
+from prove.bench.reads import CONFIGURATIONS, RATE, USERS, Reads
+from prove.bench.startup import Startup
+from prove.errors import UserError
+
+PAGE = Path("docs/benchmarks.md")
+EVIDENCE = Path("docs/evidence/bench.json")
+NOTES = Path(__file__).with_name("notes.md")
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class Measured(BaseModel, Generic[Result]):
+    """A figure and the run that it is of."""
+
+    run: Run
+    result: Result
+
+
+class Evidence(BaseModel):
+    """All figures; None: not measured yet."""
+
+    reads: Measured[Reads] | None = None
+    checkout: Measured[Checkout] | None = None
+    startup: Measured[Startup] | None = None
+    growth: Measured[Growth] | None = None
+
+    def figures(self) -> "dict[str, Measured[Reads | Checkout | Startup | Growth]]":
+        """Those that were measured, by name, in the order in which they are told."""
+        return {name: figure for name in Evidence.model_fields if (figure := getattr(self, name))}
+
+    @property
+    def reached(self) -> bool:
+        """Whether every target of every figure was."""
+        figures = self.figures().values()
+        return all(target.reached for figure in figures for target in figure.result.targets())
+
+    def merged(self, earlier: "Evidence") -> "Evidence":
+        """These figures, and the earlier ones of the same machine that are not among them."""
+        if not (mine := self.figures()):
+            return earlier
+        latest = max((figure.run for figure in mine.values()), key=_taken_at)
+        kept = {
+            name: figure
+            for name, figure in earlier.figures().items()
+            if figure.run.machine == latest.machine
+        }
+        return Evidence.model_validate({**kept, **mine}, from_attributes=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts; all columns but the first are aligned to the right."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        """As GitHub renders it."""
+        rule = [":--", *("--:" for _ in self.header[1:])]
+        lines = [_row(self.header), _row(rule), *map(_row, self.rows)]
+        return f"{self.title}\n\n" + "\n".join(lines)
+
+    def show(self, console: Console) -> None:
+        """On a terminal."""
+        console.print(self.title, highlight=False)
+        table = RichTable(box=None, pad_edge=False)
+        for n, name in enumerate(self.header):
+            table.add_column(name, justify="right" if n else "left")
+        for row in self.rows:
+            table.add_row(*(cell.replace("**", "") for cell in row))
+        console.print(table)
+        console.print()
+
+
+_TITLES = {
+    "reads": "Product reads, and what telemetry costs them",
+    "checkout": "Checkout",
+    "startup": "Time to ready, and memory",
+    "growth": "Growth of the catalogue",
+}
+_METHODS = {
+    "reads": f"""
+One product service each with telemetry off, with stock auto-instrumentation, and as shipped (100%
+of traces, metrics and logs), on catalogues of 1,000 products; a real Collector takes what they
+send. They are asked in turn, round by round: at a constant {RATE} requests/s (CPU time of the
+service's whole process tree ÷ requests), then by {USERS} connections in a closed loop
+(requests/s). Figures are medians of the rounds.""",
+    "checkout": """
+The whole shop with every signal on and durable orders; orders of one to three lines over 1,000
+products, at a constant rate (an order that cannot be started in time counts as dropped).
+Acquirer, observability and load generator share the machine with the services.""",
+    "startup": """
+`provectl up --detach` with built tools in a new, empty home each time, from the command to its
+end. Memory is summed over processes, children included. RSS counts pages that processes share
+(a forked worker's above all) once for each of them; PSS divides them, so that it adds up.""",
+    "growth": """
+Three product services with catalogues of different size run at once and are asked in turn, request
+by request, at a low constant rate. List: the first two pages in every order there is. Search: a
+term that ten products have, whatever the size. Reserve: one product; its release follows and is not
+counted. The ratio is taken within each round; figures are medians of the rounds.""",
+}
+_PEER_TITLE = (
+    "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
+    "cores; measured earlier on this kind of machine, not in this run:"
+)
+_PEER_READS = (("list (10 items; its catalogue is in Go)", "540"), ("item", "285"))
+_PEER = {
+    "P95 at 50/s": "28 ms",
+    "CPU an order": "17 ms",
+    "highest rate": "125/s",
+    "RSS of its services": "1,006 MiB",
+}
+
+
+def show(evidence: Evidence, console: Console) -> None:
+    """Print the figures."""
+    for name, figure in evidence.figures().items():
+        console.print(f"[bold]{_TITLES[name]}[/bold]\n", highlight=False)
+        if figure.run.busy:
+            console.print(f"{_busy(figure.run)}\n", highlight=False)
+        for table in [_targets(figure.result.targets()), *_tables(figure.result)]:
+            table.show(console)
+
+
+def write(measured: Evidence) -> None:
+    """Bring page and evidence up to date with what was measured now, if anything was.
+
+    Raises UserError when they cannot be written, or nothing was ever measured.
+    """
+    root = tools.repository_root()
+    evidence = measured.merged(read(root / EVIDENCE))
+    if not evidence.figures():
+        raise UserError("nothing was measured yet; do it with `provectl bench`")
+    texts = {
+        root / EVIDENCE: evidence.model_dump_json(indent=1) + "\n",
+        root / PAGE: page(evidence, notes(NOTES.read_text(encoding="utf-8"))),
+    }
+    for path, text in texts.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def read(path: Path) -> Evidence:
+    """Figures measured earlier; none when there are none, or of another form than today's."""
+    try:
+        return Evidence.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return Evidence()
+
+
+def notes(text: str) -> dict[str, str]:
+    """What is said by hand, by figure: the text under each `## figure`."""
+    parts = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
+    return {name: said.strip() for name, said in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def page(evidence: Evidence, said: Mapping[str, str]) -> str:
+    """docs/benchmarks.md."""
+    figures = evidence.figures()
+    latest = max((figure.run for figure in figures.values()), key=_taken_at)
+    parts = [_head(latest)]
+    for name, title in _TITLES.items():
+        parts.append(f"## {title}")
+        command = f"`provectl bench {name}`"
+        if not (figure := figures.get(name)):
+            parts.append(f"Not measured on this machine yet: {command} does it.")
+            continue
+        run = figure.run
+        parts.append(f"{command}, {run.taken_at:%Y-%m-%d %H:%M} UTC, commit `{run.commit}`.")
+        if run.busy:
+            parts.append(f"> {_busy(run)}")
+        parts.append(_METHODS[name].strip())
+        tables = [_targets(figure.result.targets()), *_tables(figure.result)]
+        parts += [table.markdown() for table in tables]
+        if words := said.get(name):
+            parts.append(f"**What is in the way.** {words}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(run: Run) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    machine = Table(
+        "## Machine",
+        ("", " "),
+        [
+            ("CPU", f"{run.cpu}, {run.cores} cores"),
+            ("memory", f"{run.memory_gib:g} GiB"),
+            ("system", run.os),
+            ("versions", versions),
+        ],
+    )
+    return f"""\
+# Benchmarks
+
+Generated by `make bench` from [evidence/bench.json](evidence/bench.json), which holds every
+reading; what is said by hand stands in `src/prove/bench/notes.md`.
+
+**How to read it.** Everything runs on the one machine below: the shop, its observability and the
+load generator share its cores. So compare figures within a table, where they were taken side by
+side, rather than with another machine's. A target is the limit this project has set itself; one
+that is missed makes `make bench` exit with 1 and stays on this page as missed.
+
+{machine.markdown().replace(":-- | --:", ":-- | :--")}"""
+
+
+def _tables(result: BaseModel) -> list[Table]:
+    match result:
+        case Reads():
+            return _reads(result)
+        case Checkout():
+            return _checkout(result)
+        case Startup():
+            return _startup(result)
+        case Growth():
+            return [_growth(result)]
+    raise TypeError(type(result))
+
+
+def _targets(targets: Iterable[Target]) -> Table:
+    rows = [(t.text, t.measured, "reached" if t.reached else "**missed**") for t in targets]
+    return Table("Targets:", ("target", "measured", "verdict"), rows)
+
+
+def _reads(result: Reads) -> list[Table]:
+    rounds = len(next(iter(result.windows.values()))["off"])
+    cost = []
+    for kind, configurations in result.windows.items():
+        for name, windows in configurations.items():
+            cost.append(
+                (
+                    f"{kind}, {name}",
+                    f"{median(window.per_second for window in windows):,.0f}",
+                    f"{median(window.cpu_us for window in windows):,.0f}",
+                    "" if name == "off" else f"{result.added_us(kind, name):+,.0f}",
+                )
+            )
+    delivery = []
+    for name in CONFIGURATIONS[1:]:
+        told = result.delivery[name]
+        delivery.append(
+            (
+                name,
+                f"{told.requests:,}",
+                f"{told.spans_per_request:.1f}",
+                f"{told.spans_accepted:,} of {told.spans_expected:,}",
+                f"{told.logs_accepted:,} of {told.logs_expected:,}",
+                f"{told.refused:,}",
+                f"{told.dropped:,}",
+            )
+        )
+    return [
+        Table(
+            f"Cost of a read, medians of {rounds} rounds:",
+            ("", "requests/s", "CPU µs/request", "added µs"),
+            cost,
+        ),
+        Table(
+            "What the Collector got (more than expected: the service's own background work):",
+            ("", "requests", "spans each", "spans", "log records", "refused", "SDK drops"),
+            delivery,
+        ),
+        Table(_PEER_TITLE, ("", "CPU µs/request"), _PEER_READS),
+    ]
+
+
+def _checkout(result: Checkout) -> list[Table]:
+    told = result.latency
+    cpu = [(name, f"{result.cpu_ms[name]:.2f}") for name in result.shop]
+    cpu.append(("the shop together", f"{result.shop_cpu_ms:.2f}"))
+    others = set(result.cpu_ms) - set(result.shop)
+    cpu += [(name, f"{result.cpu_ms[name]:.2f}") for name in sorted(others)]
+    cpu.append(("observability together", f"{result.observability_cpu_ms:.2f}"))
+    cpu.append(("load generator (k6)", f"{result.generator_cpu_ms:.2f}"))
+    ours = {
+        f"P95 at {result.rate}/s": f"{told.p95:.1f} ms",
+        "CPU an order": f"{result.shop_cpu_ms:.1f} ms",
+        "highest rate": f"{result.highest}/s",
+        "RSS of its services": f"{sum(m.rss for m in result.memory.shop.values()):,.0f} MiB",
+    }
+    return [
+        Table(
+            f"Constant {result.rate}/s for {result.seconds} s:",
+            ("orders", "failed", "dropped", "P50 ms", "P95 ms", "P99 ms", "max ms", "restarts"),
+            [
+                (
+                    *(f"{told.count:,}", str(told.failed), str(result.dropped)),
+                    *(f"{ms:.1f}" for ms in (told.p50, told.p95, told.p99, told.max)),
+                    str(result.restarts),
+                )
+            ],
+        ),
+        Table("CPU of an order, by process:", ("process", "ms/order"), cpu),
+        _memory(f"Memory at {result.rate}/s:", {"at load": result.memory}),
+        Table(
+            f"Search for the highest rate, {result.search_s} s each, in the order tried:",
+            ("orders/s", "P95 ms", "failed", "dropped", "holds"),
+            [
+                (
+                    *(str(probe.rate), f"{probe.p95:,.1f}", str(probe.failed)),
+                    *(str(probe.dropped), "yes" if probe.holds else "no"),
+                )
+                for probe in result.probes
+            ],
+        ),
+        Table(
+            _PEER_TITLE,
+            ("", "prove", "AWS Retail sample"),
+            [(name, ours[name], peer) for name, peer in _PEER.items()],
+        ),
+    ]
+
+
+def _startup(result: Startup) -> list[Table]:
+    runs = tuple(f"{seconds:.1f}" for seconds in result.seconds)
+    return [
+        Table(
+            "Seconds to ready:",
+            ("median", *(f"run {n}" for n in range(1, len(runs) + 1))),
+            [(f"{median(result.seconds):.1f}", *runs)],
+        ),
+        _memory(
+            f"Memory {result.idle_s} s after the start, and at {result.rate}/s after "
+            f"{result.load_s} s:",
+            {"idle": result.idle, f"{result.rate}/s": result.loaded},
+        ),
+    ]
+
+
+def _memory(title: str, groups: Mapping[str, Group]) -> Table:
+    header = [f"{kind} {when}" for when in groups for kind in ("RSS MiB", "PSS MiB")]
+    rows = []
+    for part in ("shop", "observability"):
+        of_part = [getattr(group, part) for group in groups.values()]
+        for name in of_part[0]:
+            rows.append((name, *_amounts([[processes[name]] for processes in of_part])))
+        together = _amounts([list(processes.values()) for processes in of_part])
+        rows.append((f"{part} together", *together))
+    everything = [
+        [*group.shop.values(), *group.observability.values()] for group in groups.values()
+    ]
+    rows.append(("all", *_amounts(everything)))
+    return Table(title, ("process", *header), rows)
+
+
+def _amounts(columns: Iterable[Sequence[Memory]]) -> list[str]:
+    texts = []
+    for memories in columns:
+        shares = [memory.pss for memory in memories]
+        known = [share for share in shares if share is not None]
+        texts.append(f"{sum(memory.rss for memory in memories):,.0f}")
+        texts.append(f"{sum(known):,.0f}" if len(known) == len(shares) else "")
+    return texts
+
+
+def _growth(result: Growth) -> Table:
+    sizes = sorted(next(iter(result.p95_ms.values())))
+    header = [f"{size:,}" for size in sizes] + [f"ratio at {size:,}" for size in sizes[1:]]
+    rows = [
+        (
+            operation,
+            *(f"{result.p95(operation, size):.2f}" for size in sizes),
+            *(f"{result.ratio(operation, size):.2f}" for size in sizes[1:]),
+        )
+        for operation in result.p95_ms
+    ]
+    return Table(
+        f"P95 in ms by number of products, at {result.rate} requests/s to each for "
+        f"{result.seconds} s, medians of {result.rounds} rounds:",
+        ("", *header),
+        rows,
+    )
+
+
+def _busy(run: Run) -> str:
+    return (
+        f"Other processes took {run.busy_percent:.0f}% of this machine just before (more than "
+        f"{BUSY_PERCENT:g}%): measure again when it is idle."
+    )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _taken_at(run: Run) -> float:
+    return run.taken_at.timestamp()
