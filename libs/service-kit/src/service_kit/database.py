@@ -90,6 +90,8 @@ def _configure_sqlite(engine: Engine, synchronous: str) -> None:
             f"PRAGMA synchronous = {synchronous}",
             "PRAGMA foreign_keys = ON",
             "PRAGMA mmap_size = 268435456",
+            # A bulk import makes a large log; give the disk back once it is copied into the file.
+            "PRAGMA journal_size_limit = 67108864",
         )
 
     @event.listens_for(engine, "begin")

@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -78,9 +77,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def _post_worker_init(self, worker: "_Worker") -> None:
         assert self.app is not None  # noqa: S101
-        # A thread that comes back from the database wants the interpreter at once; by default it
-        # may wait 5 ms for each turn.
-        sys.setswitchinterval(0.0005)
         worker.health = self.app.health
         self.app.housekeeper.start()
         self.app.health.started = True
