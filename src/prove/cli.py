@@ -1,5 +1,6 @@
 """`provectl`: one Typer app, one module per subcommand in `prove.commands`."""
 
+import signal
 import sys
 
 import typer
@@ -29,8 +30,22 @@ app.add_typer(tools.app, name="tools")
 
 def main() -> None:
     """Entry point: exit 0 holds, 1 does not hold, 2 usage or environment."""
+    _clean_up_when_ended()
     try:
         app()
     except UserError as error:
         typer.echo(f"provectl: {error}", err=True)
         sys.exit(2)
+
+
+def _clean_up_when_ended() -> None:
+    """SIGTERM and a closed terminal clean up as Ctrl-C does, also in a shell's background job."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, interrupt)

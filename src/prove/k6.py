@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ def play(
     Ctrl-C and SIGTERM end the test early, and what was sent until then is summed up; a second one
     ends it without. Raises UserError when k6 fails.
     """
-    with tempfile.TemporaryDirectory(prefix="prove-load-") as name, _terminated_as_interrupted():
+    with tempfile.TemporaryDirectory(prefix="prove-load-") as name:
         work = Path(name)
         plan, summary, log = work / "plan.json", work / "summary.json", work / "k6.log"
         plan.write_text(json.dumps([request.as_json() for request in requests]))
@@ -191,20 +190,3 @@ def _free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the test as Ctrl-C does, so that no k6 is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -1,15 +1,11 @@
 """`provectl bench`: measures what this project promises of its speed and size."""
 
-import signal
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from prove.bench.measure import Effort
     from prove.bench.progress import Progress
     from prove.bench.report import Evidence
@@ -68,7 +64,7 @@ def bench(
         tools.ensure("k6", progress=building)
     wanted = list(report.Evidence.model_fields) if figure is Figure.all else [figure.value]
     evidence = report.Evidence()
-    with _terminated_as_interrupted(), Progress() as progress:
+    with Progress() as progress:
         try:
             for one in wanted:
                 measured = _measure(one, QUICK if quick else FULL, progress)
@@ -105,19 +101,3 @@ def _measure(figure: str, effort: "Effort", progress: "Progress") -> "Evidence":
         run = this_run()
     result = measures[figure](effort, progress)
     return report.Evidence.model_validate({figure: {"run": run, "result": result}})
-
-
-@contextmanager
-def _terminated_as_interrupted() -> "Iterator[None]":
-    """SIGTERM and a closed terminal clean up as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    previous = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)

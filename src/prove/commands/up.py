@@ -1,6 +1,5 @@
 """`provectl up`: the shop and its observability, started in order and watched."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -39,19 +38,18 @@ def up(
         return
     started = time.monotonic()
     try:
-        with _terminated_as_interrupted():
-            supervisor = _start(settings)
-            try:
-                with _progress() as show:
-                    lifecycle.wait_ready(supervisor, settings.home, show)
-                typer.echo(f"\nThe shop is up, after {time.monotonic() - started:.1f} s.")
-                _print_addresses(settings)
-                if detach:
-                    return
-                typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
-                _stream(settings, supervisor)
-            except KeyboardInterrupt:
-                _stop(supervisor)
+        supervisor = _start(settings)
+        try:
+            with _progress() as show:
+                lifecycle.wait_ready(supervisor, settings.home, show)
+            typer.echo(f"\nThe shop is up, after {time.monotonic() - started:.1f} s.")
+            _print_addresses(settings)
+            if detach:
+                return
+            typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
+            _stream(settings, supervisor)
+        except KeyboardInterrupt:
+            _stop(supervisor)
     except lifecycle.StartError as error:
         typer.echo(f"provectl: {error}", err=True)
         raise typer.Exit(1) from None
@@ -118,24 +116,6 @@ def _stream(settings: "StackSettings", supervisor: "subprocess.Popen[bytes]") ->
                 console.print(render.record(record))
         if supervisor.poll() is not None:
             return
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop the stack as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
