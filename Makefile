@@ -25,7 +25,7 @@ up: setup ## Start the shop and its observability, and leave them running
 down: ## Stop what `make up` started
 	@$(BIN)/provectl down
 
-test: check test-go test-python ## Everything that needs no cluster
+test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about eight minutes
 
 check: check-go check-python ## Formatting, types, static analysis, cross-compilation
 

@@ -222,10 +222,12 @@ def _tell_unknown(sku: str, quantity: int, method: str, key: str, timeout: str) 
     )
 
 
-def _links(settings: "StackSettings", trace_id: str) -> dict[str, str]:
+def _links(settings: "StackSettings", purchase: Purchase) -> dict[str, str]:
     from prove.signals import ORDERS
 
-    return {
+    trace_id, order = purchase.trace_id, purchase.order
+    placed = f"{settings.url(settings.order_port)}/api/v1/orders/{order.id}" if order else None
+    return ({"order": placed} if placed else {}) | {
         "trace": f"{settings.url(settings.jaeger_port)}/api/traces/{trace_id}",
         "logs": f"{settings.url(settings.victorialogs_port)}/select/vmui/#/"
         f"?query=trace_id:={trace_id}",
@@ -250,7 +252,7 @@ def _report(settings: "StackSettings", purchase: Purchase) -> dict[str, Any]:
         },
         "exemplars": [asdict(each) for each in purchase.exemplars],
         "not_available": purchase.told,
-        "links": _links(settings, purchase.trace_id),
+        "links": _links(settings, purchase),
     }
 
 
@@ -265,7 +267,7 @@ def _print(settings: "StackSettings", purchase: Purchase) -> None:
     for text in purchase.told:
         console.print(f"\n[yellow]not available:[/yellow] {text}")
     console.print("\n[bold]open[/bold]")
-    for name, url in _links(settings, purchase.trace_id).items():
+    for name, url in _links(settings, purchase).items():
         console.print(f"  {name:<8} {url}", soft_wrap=True)
 
 
@@ -289,10 +291,11 @@ def _print_order(console: "Console", purchase: Purchase) -> None:
         total = money(line.quantity * line.price_minor, order.currency)
         price = money(line.price_minor, order.currency)
         table.add_row(f"{line.quantity}", line.sku, line.name, price, total)
-    table.add_row(
-        "", "", f"payment {order.payment_id}", "", money(order.total_minor, order.currency)
-    )
+    paid_by = f"payment {order.payment_id}" if order.payment_id else "no payment yet"
+    table.add_row("", "", paid_by, "", money(order.total_minor, order.currency))
     console.print(table)
+    if order.status not in FINAL:
+        console.print("not settled yet; the shop keeps at it: look the order up below")
 
 
 def _print_trace(console: "Console", purchase: Purchase) -> None:
@@ -327,9 +330,10 @@ def _print_metrics(console: "Console", purchase: Purchase) -> None:
     console.print("\n[bold]metrics[/bold]")
     if purchase.before is not None and purchase.after is not None:
         outcome = purchase.outcome
+        before, after = (count.get(outcome, 0) for count in (purchase.before, purchase.after))
+        others = ", with those of others" if after > before + 1 else ""
         console.print(
-            f'  {ORDERS}{{prove_outcome="{outcome}"}}: '
-            f"{purchase.before.get(outcome, 0)} → {purchase.after.get(outcome, 0)}",
+            f'  {ORDERS}{{prove_outcome="{outcome}"}}: {before} → {after}{others}',
             markup=False,
         )
     for each in purchase.exemplars:

@@ -1,12 +1,16 @@
 """`provectl demo`: the whole story in one go."""
 
+import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prove.stack.settings import StackSettings
 
 DECEMBER = Path("data") / "online-retail-2010-12.csv.gz"
@@ -22,20 +26,28 @@ def demo(
 
     Everything it does is a command of its own, shown as it is run. The shop is left running.
     """
+    from prove import signals
+    from prove.clients.prometheus import Prometheus
     from prove.commands import buy, data, load, up
     from prove.stack import settings as stack_settings
 
     settings = stack_settings.load()
+    started = time.monotonic()
     sales = _sales_file()
-    _step("up --detach")
+    _step("provectl up --detach")
     up.up(detach=True)
-    _step(f"data import {sales}" if sales else "data import")
+    before = signals.orders(Prometheus(settings.url(settings.prometheus_port)))
+    _step(f"provectl data import {sales}" if sales else "provectl data import")
+    if sales is None:
+        typer.echo(
+            "No real sales at hand (PROVE_SHARED, ../shared): the small set of prove itself."
+        )
     data.import_file(sales)
-    _step(f"load --rate {rate} --duration {duration}")
+    _step(f"provectl load --rate {rate} --duration {duration}")
     load.load(rate=rate, duration=duration)
-    _step("buy")
+    _step("provectl buy")
     buy.buy()
-    _sum_up(settings)
+    _sum_up(settings, math.ceil(time.monotonic() - started), before)
 
 
 def _sales_file() -> Path | None:
@@ -46,14 +58,14 @@ def _sales_file() -> Path | None:
     return file if file.exists() else None
 
 
-def _step(command: str) -> None:
+def _step(title: str) -> None:
     from rich.console import Console
     from rich.rule import Rule
 
-    Console(width=100, highlight=False).print(Rule(f"provectl {command}", align="left"))
+    Console(width=100, highlight=False).print(Rule(title, align="left"))
 
 
-def _sum_up(settings: "StackSettings") -> None:
+def _sum_up(settings: "StackSettings", since_s: int, before: "Mapping[str, int]") -> None:
     """What happened, as the telemetry has it, and what to look at next."""
     from rich.console import Console
     from rich.table import Table
@@ -66,17 +78,22 @@ def _sum_up(settings: "StackSettings") -> None:
     prometheus = Prometheus(settings.url(settings.prometheus_port))
     report = stack_report.report(settings)
     mebibytes = {group: total.rss_bytes / 2**20 for group, total in report.totals.items()}
-    orders = ", ".join(f"{n:,} {name}" for name, n in sorted(signals.orders(prometheus).items()))
+    orders = {
+        outcome: count - before.get(outcome, 0)
+        for outcome, count in signals.orders(prometheus).items()
+    }
     latency = {
         sample.labels["service_name"]: sample.value * 1000
         for sample in prometheus.query(
-            f"histogram_quantile(0.95, sum by (service_name, le) ({signals.LATENCY}))"
+            "histogram_quantile(0.95, sum by (service_name, le) "
+            f"(rate({signals.LATENCY}[{since_s}s])))"
         )
     }
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_row("orders so far", orders)
+    table.add_row("orders", ", ".join(f"{n:,} {name}" for name, n in sorted(orders.items()) if n))
     for service, p95_ms in sorted(latency.items()):
-        table.add_row(f"P95 of {service}", f"{p95_ms:,.1f} ms")
+        if p95_ms > 0:  # NaN where nobody asked
+            table.add_row(f"P95 of {service}", f"{p95_ms:,.1f} ms")
     memory = ", ".join(f"{group} {size:,.0f} MiB" for group, size in mebibytes.items())
     table.add_row("memory", f"{sum(mebibytes.values()):,.0f} MiB: {memory}")
     table.add_row("open", f"{settings.url(settings.victorialogs_port)}/select/vmui   logs")
@@ -86,5 +103,5 @@ def _sum_up(settings: "StackSettings") -> None:
     )
     for what in ("status", "buy --method tok_decline", "logs -f", "down"):
         table.add_row("try" if what == "status" else "", command(what).strip("`"))
-    _step("summary")
-    Console(width=100, highlight=False, soft_wrap=True).print(table)
+    _step(f"summary: what Prometheus saw in these {since_s} s")
+    Console(width=100, highlight=False).print(table)

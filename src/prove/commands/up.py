@@ -145,14 +145,17 @@ def _print_addresses(settings: "StackSettings") -> None:
 
     url = settings.url
     typer.echo(f"""
-  products  {url(settings.product_port)}/api/v1/products   (OpenAPI: /openapi.json)
-  orders    {url(settings.order_port)}/api/v1/orders
-  payments  {url(settings.payment_port)}/api/v1/payments
-  metrics   {url(settings.prometheus_port)}   (Prometheus, API only)
-  traces    {url(settings.jaeger_port)}   (Jaeger, API only)
+  products  {url(settings.product_port)}/api/v1/products
+            {url(settings.product_port)}/openapi.json
+  orders    {url(settings.order_port)}/openapi.json
+  payments  {url(settings.payment_port)}/openapi.json
+  metrics   {url(settings.prometheus_port)}/api/v1/query?query=prove_orders_total
+  traces    {url(settings.jaeger_port)}/api/services
   logs      {url(settings.victorialogs_port)}/select/vmui
   files     {settings.home}   (data, logs, admin-token)
 
-Next: {command("data import FILE")}, {command("buy")}, {command("load")};
-{command("status")} and {command("logs -f")} show it at work, {command("down")} stops it.
+fill it    {command("data import")}
+use it     {command("buy")}, {command("load")}
+watch it   {command("status")}, {command("logs -f")}
+stop it    {command("down")}
 """)

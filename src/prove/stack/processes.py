@@ -81,7 +81,8 @@ def _shop(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
             env={
                 **common,
                 "PORT": str(port),
-                "DATABASE_URL": database_url or f"sqlite:///{settings.data_dir / short}.db",
+                "DATABASE_URL": database_url
+                or f"sqlite:///{settings.data_dir.relative_to(settings.home) / short}.db",
                 "FAULTS_FILE": str(settings.data_dir / f"faults-{short}.json"),
             },
             ready_url=settings.url(port) + health,
