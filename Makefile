@@ -9,7 +9,10 @@ PY_PACKAGES := libs/service-kit services/product-service services/payment-servic
 PY_SOURCES  := src libs services tests
 WORKERS ?= 4
 
-.PHONY: help setup demo up down test check check-go check-python test-go test-python bench lock clean
+# Compiles crash points and seeded bugs in: never shipped.
+TEST_TAG := prove_test
+
+.PHONY: help setup demo up down test check check-go check-python test-go test-python bench prove lock clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -35,6 +38,7 @@ check-go: $(VENV)/.dev
 	  unformatted=$$(gofmt -l $$m); [ -z "$$unformatted" ] || { echo "run gofmt -w $$unformatted"; exit 1; }; \
 	  staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) || exit 1; \
 	  (cd $$m && $(GO) vet ./... && "$$staticcheck" ./... \
+	    && $(GO) vet -tags $(TEST_TAG) ./... && "$$staticcheck" -tags $(TEST_TAG) ./... \
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
@@ -47,6 +51,8 @@ check-python: $(VENV)/.dev
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race ./...) || exit 1; done
+	@echo "== seeded bugs: go test -race -tags $(TEST_TAG)"
+	@cd services/order-service && $(GO) test -race -tags $(TEST_TAG) ./cmd/... -run TestMutants
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
@@ -54,6 +60,11 @@ test-python: $(VENV)/.dev
 
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 25 minutes)
 	@$(BIN)/provectl bench
+
+prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped
+	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
+	  --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
+	@$(BIN)/provectl verify mutants
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \

@@ -2,19 +2,54 @@
 
 import signal
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from prove.commands import bench, buy, data, demo, doctor, down, load, logs, status, tools, up
+from prove.commands import (
+    bench,
+    buy,
+    data,
+    demo,
+    doctor,
+    down,
+    load,
+    logs,
+    orders,
+    slo,
+    status,
+    tools,
+    up,
+    verify,
+)
 from prove.errors import UserError
 
 app = typer.Typer(
     name="provectl",
-    help="Run the shop, watch it, break it, and prove what it promises.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"provectl {version('prove')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    _asked: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Run the shop, watch it, break it, and prove what it promises."""
+
+
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.command("down")(down.down)
@@ -25,7 +60,10 @@ app.command("load")(load.load)
 app.command("buy")(buy.buy)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
+app.add_typer(orders.app, name="orders")
+app.add_typer(slo.app, name="slo")
 app.add_typer(tools.app, name="tools")
+app.add_typer(verify.app, name="verify")
 
 
 def main() -> None:

@@ -95,28 +95,43 @@ def play(
             "scenario": dict(scenario),
         }
         address = _free_address()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *(k6, "run", "--quiet", "--no-usage-report", "--no-color", "--no-thresholds"),
-                    *("--address", address, repository_root() / SCRIPT),
-                ],
-                env=_environment(json.dumps(run)),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C reaches us alone, who pass it on once
-            )
-            interrupted = _wait(process, address, show)
+        process = start(k6, SCRIPT, {"RUN": json.dumps(run)}, log, address)
+        interrupted = _wait(process, address, show)
         if interrupted and not summary.exists():
             return Run({"metrics": {}, "duration_ms": 0}, interrupted)  # k6 was still starting
         try:
             return Run(json.loads(summary.read_bytes()), interrupted)
         except (OSError, ValueError):
-            said = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise UserError(
-                f"k6 ended with code {process.returncode} and no result: {' '.join(said)[:500]}"
-            ) from None
+            raise failure(process, log) from None
+
+
+def start(
+    k6: Path, script: Path, env: Mapping[str, str], log: Path, address: str = ""
+) -> "subprocess.Popen[bytes]":
+    """k6 on a script of this repository, with its API at `address`, if any.
+
+    In a session of its own: Ctrl-C reaches us alone, who end it or pass it on.
+    """
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [
+                *(k6, "run", "--quiet", "--no-usage-report", "--no-color", "--no-thresholds"),
+                *("--address", address, repository_root() / script),
+            ],
+            env=_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def failure(process: "subprocess.Popen[bytes]", log: Path) -> UserError:
+    """What to raise when k6 left no result: the last it said."""
+    said = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return UserError(
+        f"k6 ended with code {process.returncode} and no result: {' '.join(said)[:500]}"
+    )
 
 
 def _wait(
@@ -170,8 +185,8 @@ def _progress(api: httpx.Client, elapsed_s: float) -> Progress | None:
     )
 
 
-def _environment(run: str) -> dict[str, str]:
-    """Ours, without what would change the test or send it through a proxy."""
+def _environment(added: Mapping[str, str]) -> dict[str, str]:
+    """Ours and what is `added`, without what would change the test or send it through a proxy."""
     proxies = {"http_proxy", "https_proxy", "all_proxy"}
     kept = {
         name: value
@@ -180,7 +195,7 @@ def _environment(run: str) -> dict[str, str]:
     }
     return {
         **kept,
-        "RUN": run,
+        **added,
         "K6_NO_USAGE_REPORT": "true",
         "K6_AUTO_EXTENSION_RESOLUTION": "false",
     }

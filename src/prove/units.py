@@ -60,6 +60,12 @@ def share(text: str, option: str) -> float:
     return value
 
 
+def count(number: int, noun: str) -> str:
+    """`1 span`, `1,234 spans`, `2 processes`."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def money(minor: int, currency: str) -> str:
     """`12.34 GBP` for an amount in minor units of a currency with two decimals."""
     return f"{minor // 100:,}.{minor % 100:02} {currency}"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from service_kit.testing import wait_until
 
 from prove.stack import control, logfiles, state
-from tests.support import wait_until
 from tests.support.stack import Stack
 
 # The stacks of this file come one after the other: each takes some 500 MB and most of two cores.
@@ -126,20 +126,26 @@ def test_logs_of_all_services_are_found_by_trace(own: Stack) -> None:
         wanted = {"product-service", "order-service", "payment-service"}
         return records if services == wanted else None
 
-    records = wait_until(stored, "all services' records in the log store")
+    records = wait_until(stored, what="all services' records in the log store")
     times = [record["_time"] for record in records]
     assert times == sorted(times)
 
     shown = own.run("logs", "--trace", trace, "payment-service").stdout.splitlines()
     assert shown
     assert all(" payment " in line for line in shown)
-    assert f"trace_id={trace}" in own.run("logs", "order").stdout
+    short = trace[:8]
+    assert f"trace_id={short}…" in own.run("logs", "order").stdout
+    by_short = own.run("logs", "--trace", short, "payment-service").stdout.splitlines()
+    assert by_short == shown
 
 
 def test_what_logs_cannot_show_is_said(own: Stack) -> None:
     for arguments, said in (
         (["cashier"], "there is no log of cashier; choose one of acquirer, collector"),
-        (["--trace", "xyz"], "--trace wants the 32 hex digits of a trace id (got 'xyz')"),
+        (
+            ["--trace", "xyz"],
+            "--trace wants a trace id, 8 to 32 hex digits (got 'xyz')",
+        ),
         (["--trace", "0" * 32], "has no record of trace 0000"),
         (["--trace", "0" * 32, "-f"], "leave --follow out"),
     ):
@@ -168,7 +174,7 @@ def test_a_killed_service_is_started_again_and_sells(own: Stack) -> None:
         now = own.state().process("payment")
         return now.phase == "ready" and now.restarts == before.restarts + 1
 
-    wait_until(back, "payment to be ready again")
+    wait_until(back, what="payment to be ready again")
     assert buy(own).status_code == 201
     report = json.loads(own.run("status", "--json").stdout)
     (payment,) = [row for row in report["processes"] if row["name"] == "payment"]
@@ -190,7 +196,7 @@ def test_the_shop_sells_without_its_collector_and_counts_what_is_dropped(own: St
                 for name, log in logs.items()
             )
 
-        wait_until(spans_were_given_up, "the exporters to give up on spans", timeout_s=120)
+        wait_until(spans_were_given_up, what="the exporters to give up on spans", timeout_s=120)
         assert own.state().process("collector").phase == "held"
 
     query = 'sum by (service_name) (otel_sdk_exporter_span_exported_total{error_type!=""}) > 0'
@@ -200,7 +206,7 @@ def test_the_shop_sells_without_its_collector_and_counts_what_is_dropped(own: St
         counted = {row["metric"]["service_name"] for row in answer.json()["data"]["result"]}
         return counted == {"product-service", "order-service", "payment-service"}
 
-    wait_until(drops_are_counted, "every service's dropped spans in Prometheus", timeout_s=120)
+    wait_until(drops_are_counted, what="every service's dropped spans in Prometheus", timeout_s=120)
     assert buy(own).status_code == 201
 
 
@@ -210,7 +216,7 @@ def test_after_a_killed_supervisor_up_clears_away_and_starts(own: Stack) -> None
     supervisor = before.supervisor.find()
     assert supervisor
     supervisor.kill()
-    wait_until(lambda: not state.runs(supervisor), "the supervisor to end")
+    wait_until(lambda: not state.runs(supervisor), what="the supervisor to end")
     assert all(orphan.find() for orphan in orphans)
 
     status = own.run("status")

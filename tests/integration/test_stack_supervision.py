@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from service_kit.testing import wait_until
 
 from prove.errors import UserError
 from prove.stack import control, lifecycle, state
@@ -17,7 +18,7 @@ from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessState, StackState
 from prove.stack.supervisor import Plan
-from tests.support import ports, wait_until
+from tests.support import ports
 
 STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
 
@@ -62,7 +63,7 @@ class Home:
             seen = self.process(name)
             return seen if seen.phase == "ready" and seen.restarts >= restarts else None
 
-        return wait_until(look, f"{name} to be ready after {restarts} restarts")
+        return wait_until(look, what=f"{name} to be ready after {restarts} restarts")
 
     def told(self, event: str) -> list[Record]:
         """The supervisor's log lines of one event."""
@@ -121,7 +122,7 @@ def test_back_off_doubles_until_the_process_is_ready_again(home: Home, tmp_path:
     home.up(standin("a", f"dies-if={broken}"))
     broken.touch()
     kill(home.process("a"))
-    wait_until(lambda: len(home.told("process_backoff")) >= 4, "four failed restarts")
+    wait_until(lambda: len(home.told("process_backoff")) >= 4, what="four failed restarts")
     broken.unlink()
     ready = home.ready_again("a", restarts=4)
     kill(ready)
@@ -189,7 +190,7 @@ def test_second_signal_stops_at_once(home: Home) -> None:
     home.up(standin("a", "deaf", stop_timeout_s=600))
     (supervisor,) = home.supervisors
     supervisor.terminate()
-    wait_until(lambda: home.process("a").phase == "stopping", "the stop to begin")
+    wait_until(lambda: home.process("a").phase == "stopping", what="the stop to begin")
     supervisor.terminate()
     assert supervisor.wait(timeout=60) == 0
     assert state.leftovers(home.path) == []

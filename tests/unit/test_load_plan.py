@@ -124,6 +124,14 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [(0, "span", "0 spans"), (1, "span", "1 span"), (1234, "process", "1,234 processes")],
+)
+def test_what_is_counted_is_one_or_many(number: int, noun: str, text: str) -> None:
+    assert units.count(number, noun) == text
+
+
+@pytest.mark.parametrize(
     "text", ["", "5", "s", "-1s", "0s", "1s ", "1 s", "8d", "999h", "1e3s", "٣s"]
 )
 def test_what_is_no_duration(text: str) -> None:

@@ -19,7 +19,7 @@ def test_records_come_oldest_first() -> None:
     assert [record["_msg"] for record in records] == ["a", "b"]
 
 
-def test_a_trace_is_asked_for_by_its_exact_id() -> None:
+def test_a_trace_is_asked_for_by_its_exact_id_or_by_the_beginning_of_it() -> None:
     asked: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -27,7 +27,11 @@ def test_a_trace_is_asked_for_by_its_exact_id() -> None:
         return httpx.Response(200, text="")
 
     assert LogStore(URL, httpx.MockTransport(answer)).by_trace("ab" * 16, 5) == []
-    assert asked == [b"query=trace_id%3A%3D%22" + b"ab" * 16 + b"%22&limit=5"]
+    assert LogStore(URL, httpx.MockTransport(answer)).by_trace("ab" * 4, 5) == []
+    assert asked == [
+        b"query=trace_id%3A%3D%22" + b"ab" * 16 + b"%22&limit=5",
+        b"query=trace_id%3A%3D%22" + b"ab" * 4 + b"%22%2A&limit=5",
+    ]
 
 
 def test_a_refused_query_is_told_with_its_reason() -> None:

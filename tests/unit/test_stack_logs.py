@@ -59,9 +59,31 @@ def test_lines_of_every_process_are_parsed_alike(
 
 def test_a_record_is_shown_on_one_line() -> None:
     assert render.record(parse(OURS, "payment")).plain == (
-        "20:54:28.127 warning payment      payment declined "
-        "trace_id=0af7651916cd43dd8448eb211c80319c amount_minor=1250"
+        "20:54:28.127 warn  payment    payment declined amount_minor=1250 trace_id=0af76519…"
     )
+
+
+@pytest.mark.parametrize("duration", [4.337124, "4.337124"])  # as logged, as stored
+def test_what_a_request_came_to_is_within_a_hundred_columns(duration: object) -> None:
+    line = render.record(
+        logview.from_fields(
+            {
+                "ts": "2026-11-23T20:54:28.127134Z",
+                "level": "info",
+                "event": "request",
+                "duration_ms": duration,
+                "method": "POST",
+                "request_id": "0af7651916cd43dd8448eb211c80319c",
+                "route": "/api/v1/payments",
+                "span_id": "b7ad6b7169203331",
+                "status": 201,
+            },
+            "payment",
+            "",
+        )
+    ).plain
+    assert line.endswith(" request status=201 route=/api/v1/payments method=POST duration_ms=4.3")
+    assert len(line) <= 100
 
 
 def write(file: Path, *seconds: int) -> None:

@@ -2,15 +2,19 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from service_kit.testing import wait_until
 
 from prove import tools
 from prove.errors import UserError
-from prove.stack import preflight
+from prove.stack import preflight, state
 from prove.stack.settings import StackSettings
+from tests.support import standin
 from tests.support.stack import Stack
 
 Usage = namedtuple("Usage", "total used free")
@@ -84,3 +88,26 @@ def test_a_state_file_without_a_stack_is_stale(settings: StackSettings) -> None:
     check = preflight.stack(settings)
     assert not check.ok
     assert "provectl down`" in check.remedy
+
+
+def test_what_a_killed_stack_left_on_a_port_is_known_for_its_own(settings: StackSettings) -> None:
+    port = settings.order_port
+    left = subprocess.Popen(
+        [sys.executable, standin.__file__, str(port)],
+        env={**os.environ, state.MARKER: str(settings.home)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        check = wait_until(
+            lambda: next((each for each in preflight.ports(settings) if not each.ok), None),
+            what="the port is taken",
+        )
+    finally:
+        left.kill()
+        left.wait()
+    assert check.detail.startswith(
+        f"port {port} (order) is in use by what a killed stack left: python"
+    )
+    assert f"(pid {left.pid}: " in check.detail
+    assert "up` cleans up" in check.remedy
+    assert "down` only cleans up" in check.remedy

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from service_kit.testing import wait_until
 
 from prove.errors import UserError
 from prove.stack import state
 from prove.stack.state import ProcessId, ProcessState, StackState
-from tests.support import wait_until
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_pid_alone_is_not_enough() -> None:
 def test_a_zombie_has_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         seen = ProcessId.of(process.pid)
-        wait_until(lambda: seen.find() is None, "the process to end")
+        wait_until(lambda: seen.find() is None, what="the process to end")
         # Not waited for yet: the pid is still there.
         os.kill(process.pid, 0)
 

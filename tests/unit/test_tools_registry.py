@@ -22,6 +22,8 @@ def pins(program: Program) -> dict[str, str]:
         ("otelcol", "go.opentelemetry.io/collector/otelcol"),
         ("jaeger", "github.com/jaegertracing/jaeger"),
         ("victorialogs", "github.com/VictoriaMetrics/VictoriaLogs"),
+        ("toxiproxy", "github.com/Shopify/toxiproxy/v2"),
+        ("alertmanager", "github.com/prometheus/alertmanager"),
         ("k6", "go.k6.io/k6"),
     ],
 )

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service_kit import deadline, lifecycle, logs, problem, settings, telemetry, testing
 from service_kit.auth import require_admin
-from service_kit.database import Database
+from service_kit.database import Database, check_migrated, migrate
 from service_kit.faults import Active, Effect, Lease, LeaseStore, decide, fault_adapter
 from service_kit.health import Health
 from service_kit.problem import Problem
@@ -439,6 +439,30 @@ def test_the_writers_of_two_processes_wait_for_each_other(
     with other.write() as connection:
         connection.execute(sa.text("INSERT INTO t VALUES (1)"))
     other.close()
+
+
+def test_the_schema_is_compared_with_the_newest_revision_that_was_read_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    migrations = tmp_path / "kit_sample" / "migrations"
+    (migrations / "versions").mkdir(parents=True)
+    for package in (migrations.parent, migrations, migrations / "versions"):
+        (package / "__init__.py").touch()
+    (migrations / "env.py").write_text("from alembic import context\ncontext.run_migrations()\n")
+    (migrations / "versions" / "0001.py").write_text(
+        "revision = '0001'\ndown_revision = None\ndef upgrade(): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RuntimeError, match="schema is at nothing: run the migrate command"):
+        check_migrated(database, "kit_sample")
+    migrate(database, "kit_sample")
+    check_migrated(database, "kit_sample")
+    (migrations / "versions").rename(tmp_path / "away")  # the directory is not asked again …
+    check_migrated(database, "kit_sample")
+    with database.write() as connection:  # … the database is
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    with pytest.raises(RuntimeError, match=r"schema is at \['0000'\]"):
+        check_migrated(database, "kit_sample")
 
 
 def test_telemetry_can_be_disabled(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:

@@ -1,15 +1,24 @@
 """How the tests run and ask the Payment Service and the acquirer."""
 
 import sqlite3
+import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from service_kit import testing
 from service_kit.testing import Running
 
 TOKEN = "test-admin-token"
+
+
+class Addressed(Protocol):
+    """Whatever answers at a URL."""
+
+    @property
+    def url(self) -> str: ...
 
 
 def run_acquirer(
@@ -19,7 +28,15 @@ def run_acquirer(
     return testing.running([binary], env, port or testing.free_port(), directory, probe="/healthz")
 
 
-def run_payment(directory: Path, acquirer: Running, **env: str) -> AbstractContextManager[Running]:
+TESTBUILD = (sys.executable, str(Path(__file__).parents[1] / "testbuild.py"))
+
+
+def run_payment(
+    directory: Path,
+    acquirer: Addressed,
+    command: Sequence[str] = (testing.script("payment-service"),),
+    **env: str,
+) -> AbstractContextManager[Running]:
     env = {
         "OTEL_SDK_DISABLED": "true",
         "ADMIN_TOKEN": TOKEN,
@@ -27,7 +44,6 @@ def run_payment(directory: Path, acquirer: Running, **env: str) -> AbstractConte
         "WORKER_POLL_S": "0.2",
         **env,
     }
-    command = [testing.script("payment-service")]
     return testing.running(command, env, testing.free_port(), directory)
 
 
@@ -51,6 +67,13 @@ def pay(
     return api.post("/api/v1/payments", headers=headers, json=json or body(**fields))
 
 
+def cancel(
+    api: httpx.Client, key: str, headers: dict[str, str] | None = None, **fields: Any
+) -> httpx.Response:
+    headers = {"Idempotency-Key": key, **(headers or {})}
+    return api.post("/api/v1/payments/cancel", headers=headers, json=body(**fields))
+
+
 def ledger(acquirer: Running, key: str | None = None) -> list[dict[str, Any]]:
     """What the acquirer has booked: its own account, not ours."""
     entries: list[dict[str, Any]] = []
@@ -67,3 +90,11 @@ def rows(directory: Path) -> list[sqlite3.Row]:
     with sqlite3.connect(directory / "payment.db") as connection:
         connection.row_factory = sqlite3.Row
         return connection.execute("SELECT * FROM payments").fetchall()
+
+
+def net(acquirer: Running, key: str) -> tuple[int, int]:
+    """How often it was charged, and how much of it we still have."""
+    booked = [entry for entry in ledger(acquirer, key) if entry["status"] == "approved"]
+    signs = {"charge": 1, "refund": -1}
+    charges = sum(entry["kind"] == "charge" for entry in booked)
+    return charges, sum(signs[entry["kind"]] * entry["amount_minor"] for entry in booked)

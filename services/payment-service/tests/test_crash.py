@@ -171,6 +171,26 @@ def test_readiness_goes_first(acquirer: Running, tmp_path: Path) -> None:
         assert service.process.wait(20) == 0
 
 
+def test_more_than_can_be_done_is_refused_not_queued(acquirer: Running, tmp_path: Path) -> None:
+    with (
+        run_payment(tmp_path, acquirer) as service,
+        httpx.Client(base_url=service.url, timeout=40, limits=httpx.Limits()) as client,
+        concurrent.futures.ThreadPoolExecutor(100) as pool,
+    ):
+        lock = sqlite3.connect(tmp_path / "payment.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        calls = [pool.submit(pay, client, f"k{n}") for n in range(100)]
+        wait_until(lambda: sum(call.done() for call in calls) >= 36)
+        lock.execute("ROLLBACK")
+        lock.close()
+        answers = [call.result() for call in calls]
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert len(refused) >= 36
+        assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+        assert {pay(client, f"k{n}").status_code for n in range(100)} == {201}
+    assert len(ledger(acquirer)) == 100
+
+
 def test_a_locked_database_is_503_and_nothing_is_charged(acquirer: Running, tmp_path: Path) -> None:
     with run_payment(tmp_path, acquirer) as service, api_of(service) as client:
         lock = sqlite3.connect(tmp_path / "payment.db", isolation_level=None)

@@ -72,23 +72,23 @@ def test_concurrent_opens_make_one_row(repository: Repository) -> None:
 
 def test_only_one_outcome_is_written(repository: Repository) -> None:
     payment = open_one(repository)
-    settled = repository.settle(payment, Status.CAPTURED, reference="ch_1")
+    settled = repository.settle(payment, Status.CAPTURED, 0, reference="ch_1")
     assert settled is not None
     assert (settled.status, settled.acquirer_reference) == ("captured", "ch_1")
     assert settled.lease_until_ms is None
-    assert repository.settle(payment, Status.DECLINED, reason="late") is None
+    assert repository.settle(payment, Status.DECLINED, 0, reason="late") is None
     assert repository.get(payment.id) == settled
 
 
 def test_a_refund_begins_once_and_keeps_what_was_charged(repository: Repository) -> None:
     payment = open_one(repository)
     assert repository.begin_refund(payment.id, 0, None) is None, "nothing captured yet"
-    captured = repository.settle(payment, Status.CAPTURED, reference="ch_1")
+    captured = repository.settle(payment, Status.CAPTURED, 0, reference="ch_1")
     refunding = repository.begin_refund(payment.id, unix_ms() + 60_000, None)
     assert refunding is not None
     assert refunding.status == "refund_pending"
     assert repository.begin_refund(payment.id, 0, None) is None
-    refunded = repository.settle(refunding, Status.REFUNDED)
+    refunded = repository.settle(refunding, Status.REFUNDED, 0)
     assert refunded is not None
     assert (refunded.status, refunded.acquirer_reference) == ("refunded", "ch_1")
     assert captured is not None
@@ -104,7 +104,7 @@ def test_only_expired_leases_are_claimed_each_once(repository: Repository) -> No
     due = {open_one(repository, f"due{n}", lease_ms=unix_ms() - 1).id for n in range(30)}
     held = open_one(repository, "held")
     settled = open_one(repository, "settled", lease_ms=unix_ms() - 1)
-    repository.settle(settled, Status.CAPTURED)
+    repository.settle(settled, Status.CAPTURED, 0)
     with ThreadPoolExecutor(6) as pool:
         until = unix_ms() + 60_000
         claims = list(pool.map(lambda _: repository.claim(until, 7), range(12)))
@@ -120,7 +120,7 @@ def test_a_postponed_payment_is_due_then(repository: Repository) -> None:
     payment = open_one(repository)
     repository.postpone(payment, unix_ms() - 1)
     assert [due.id for due in repository.claim(unix_ms() + 60_000, 10)] == [payment.id]
-    settled = repository.settle(payment, Status.CAPTURED)
+    settled = repository.settle(payment, Status.CAPTURED, 0)
     assert settled is not None
     repository.postpone(payment, unix_ms() - 1)
     assert repository.get(payment.id) == settled, "what is settled is not taken up again"

@@ -99,6 +99,7 @@ def test_a_payment_is_one_trace(collected: tuple[Collector, str]) -> None:
     assert seen["prove.payment.status"] == "captured"
     asked = [span for span in spans if "server.port" in attributes(span) and span.kind == 3]
     assert attributes(asked[0])["peer.service"] == "acquirer"
+    assert asked[0].name == "POST /v1/charges"
     statements = [
         span for span in spans if "db.system" in str(span) or "db.system.name" in str(span)
     ]

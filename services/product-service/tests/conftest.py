@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., testing.Running]]:
     """Start the real thing: `product-service serve` in its own processes."""
     with contextlib.ExitStack() as stack:
 
-        def start_(**env: str) -> testing.Running:
+        def start_(
+            command: Sequence[str] = (testing.script("product-service"),), **env: str
+        ) -> testing.Running:
             settings = {
                 "DATABASE_URL": f"sqlite:///{tmp_path}/product.db",
                 "ADMIN_TOKEN": TOKEN,
@@ -141,7 +143,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., testing.Running]]:
                 **env,
             }
             port = testing.free_port()
-            command = [testing.script("product-service"), "serve"]
-            return stack.enter_context(testing.running(command, settings, port, tmp_path))
+            launch = [*command, "serve"]
+            return stack.enter_context(testing.running(launch, settings, port, tmp_path))
 
         yield start_

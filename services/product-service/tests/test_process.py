@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,6 +97,20 @@ def test_a_second_signal_ends_it_at_once(start: Any, second: signal.Signals) -> 
         service.process.send_signal(second)
         assert service.process.wait(10) == 1
     assert statuses == []
+
+
+def test_what_has_queued_too_long_is_refused_and_health_is_not(start: Any) -> None:
+    service = start(WEB_CONCURRENCY="1", THREADS="1")
+    slow_down(service.url, 1500)
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(request, service.url, PRODUCTS) for _ in range(6)]
+        answers = [call.result() for call in calls]
+    refused = [body for status, body in answers if status == 503]
+    assert [body for status, body in answers if status == 200], "the first ones are served"
+    assert refused
+    assert {body["type"] for body in refused} == {"/problems/unavailable"}
+    assert request(service.url, "/livez")[0] == 200
+    assert service.logs().count('"status":503') == len(refused)
 
 
 def test_a_killed_worker_is_replaced(start: Any) -> None:
@@ -223,7 +238,7 @@ def test_one_request_is_seen_in_all_three_signals(
     assert attributes["prove.request_id"].string_value == "r-1"
     assert attributes["http.response.status_code"].int_value == 201
     children = [span.name for span in ours if span.parent_span_id == server.span_id]
-    assert sorted(name.split()[0] for name in children) == ["INSERT", "UPDATE"]
+    assert sorted(name.split()[0] for name in children) == ["INSERT", "UPDATE", "UPDATE"]
 
     instances = {
         item.value.string_value

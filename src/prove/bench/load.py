@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from prove import tools
+from prove import k6, tools
 from prove.bench.progress import TICK_S, Progress
 from prove.errors import UserError
 
@@ -122,23 +122,14 @@ def run(
 
     Raises UserError when k6 fails.
     """
-    k6 = tools.ensure("k6")["k6"]
+    binary = tools.ensure("k6")["k6"]
     with tempfile.TemporaryDirectory(prefix="prove-bench-") as name:
         work = Path(name)
         _write(plan, work)
         cpu_before = _children_cpu_s()
-        with (work / "k6.log").open("wb") as log, progress.step(text, plan.seconds) as done:
-            process = subprocess.Popen(
-                [
-                    *(k6, "run", "--quiet", "--no-usage-report", "--no-color", "--no-thresholds"),
-                    *("--address", "", tools.repository_root() / SCRIPT),
-                ],
-                env=_environment(work),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C reaches us alone, which end it below
-            )
+        env, log = {"PLAN": str(work), "SUMMARY": str(work / "summary.json")}, work / "k6.log"
+        with progress.step(text, plan.seconds) as done:
+            process = k6.start(binary, SCRIPT, env, log)
             try:
                 _wait(process, plan.seconds, done, late)
             finally:
@@ -146,8 +137,7 @@ def run(
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if process.returncode != 0:
-            said = (work / "k6.log").read_text(errors="replace").strip().splitlines()[-1:]
-            raise UserError(f"k6 failed with code {process.returncode}: {' '.join(said)}")
+            raise k6.failure(process, log)
         metrics = json.loads((work / "summary.json").read_text())
         return parse(metrics, list(plan.targets), _children_cpu_s() - cpu_before)
 
@@ -188,16 +178,6 @@ def _write(plan: Plan, work: Path) -> None:
         "targets": list(plan.targets),
     }
     (work / "plan.json").write_text(json.dumps(head))
-
-
-def _environment(work: Path) -> dict[str, str]:
-    """None of ours: a K6_* variable would change the test, a proxy would be measured with it."""
-    return {
-        "HOME": str(work),
-        "PLAN": str(work),
-        "SUMMARY": str(work / "summary.json"),
-        "K6_AUTO_EXTENSION_RESOLUTION": "false",
-    }
 
 
 def _wait(

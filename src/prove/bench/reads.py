@@ -129,7 +129,7 @@ def measure_reads(effort: Effort, progress: Progress) -> Reads:
     """Measure; raises UserError when something cannot be started."""
     with shop.home() as settings:
         sdk_metrics = settings.home / "sdk-metrics.jsonl"
-        with shop.running(settings, _specs(settings, sdk_metrics), progress) as state:
+        with shop.running(settings, specs(settings, sdk_metrics), progress) as state:
             bench = _Bench(settings, measure.pids(state), effort, progress)
             result = bench.measure()
         # Written in full only now that the services and the Collector have stopped.
@@ -154,11 +154,11 @@ class _Bench:
         self._delivery = {name: Delivery() for name in CONFIGURATIONS}
 
     def measure(self) -> Reads:
-        urls = {name: self._settings.url(_port(self._settings, name)) for name in CONFIGURATIONS}
+        urls = {name: self._settings.url(port_of(self._settings, name)) for name in CONFIGURATIONS}
         for name in CONFIGURATIONS:
-            port = _port(self._settings, name)
+            port = port_of(self._settings, name)
             shop.import_catalogue(self._settings, port, CATALOGUE, self._progress)
-        requests = {name: _requests(url) for name, url in urls.items()}
+        requests = {name: requests_to(url) for name, url in urls.items()}
         kinds = list(requests["off"])
         self._settled()
         per_request = {
@@ -291,7 +291,8 @@ def _points(payload: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping
                     yield environment, instance, metric["name"], point
 
 
-def _requests(url: str) -> dict[str, list[load.Request]]:
+def requests_to(url: str) -> dict[str, list[load.Request]]:
+    """What is read of the product service at `url`, by kind."""
     draw = random.Random(shop.SEED)  # noqa: S311 - goods, not secrets
     products = f"{url}/api/v1/products"
     return {
@@ -303,7 +304,8 @@ def _requests(url: str) -> dict[str, list[load.Request]]:
     }
 
 
-def _port(settings: StackSettings, name: Configuration) -> int:
+def port_of(settings: StackSettings, name: Configuration) -> int:
+    """Where a configuration listens."""
     return {
         "off": settings.acquirer_port,
         "stock": settings.payment_port,
@@ -311,7 +313,7 @@ def _port(settings: StackSettings, name: Configuration) -> int:
     }[name]
 
 
-def _specs(settings: StackSettings, sdk_metrics: Path) -> list[ProcessSpec]:
+def specs(settings: StackSettings, sdk_metrics: Path) -> list[ProcessSpec]:
     """A Collector that counts, and the product service three times."""
     stock = tools.repository_root() / STOCK
     if not stock.is_file():
@@ -321,7 +323,7 @@ def _specs(settings: StackSettings, sdk_metrics: Path) -> list[ProcessSpec]:
 
     def variant(name: Configuration, argv: tuple[str, ...] = (), **env: str) -> ProcessSpec:
         told = {"OTEL_RESOURCE_ATTRIBUTES": f"deployment.environment.name={name}", **env}
-        return shop.another(settings, product, name, _port(settings, name), argv=argv, env=told)
+        return shop.another(settings, product, name, port_of(settings, name), argv=argv, env=told)
 
     return [
         _collector(settings, shop.spec(stack, "collector"), sdk_metrics),

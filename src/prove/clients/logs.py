@@ -8,6 +8,9 @@ from prove.clients.server import Server
 from prove.errors import UserError
 from prove.stack.hints import command
 
+SHORT_ID = 8
+"""Digits of a trace id that are enough to tell it from others of the same days."""
+
 
 class LogStore:
     """The VictoriaLogs at `url`."""
@@ -36,5 +39,9 @@ class LogStore:
             ) from None
 
     def by_trace(self, trace_id: str, limit: int = 1000) -> list[dict[str, str]]:
-        """All services' records of one trace (32 hex digits), in the order of their times."""
-        return self.query(f'trace_id:="{trace_id}"', limit)
+        """All services' records of one trace, in the order of their times.
+
+        Of its id, 32 hex digits, the first `SHORT_ID` are enough.
+        """
+        wanted = f'"{trace_id}"' if len(trace_id) == 32 else f'"{trace_id}"*'
+        return self.query(f"trace_id:={wanted}", limit)

@@ -165,6 +165,11 @@ class Shop:
             replayed=answer.headers.get("Idempotency-Replayed") == "true",
         )
 
+    def orders_url(self, customer_id: str) -> str:
+        """Where a customer's orders are listed, newest first."""
+        query = httpx.QueryParams({"customer_id": customer_id})
+        return f"{self._orders.url}/api/v1/orders?{query}"
+
     def order(self, order_id: str) -> Order:
         """An order by its id; raises UserError."""
         return self._orders.read(Order.model_validate, "GET", f"/api/v1/orders/{order_id}")

@@ -5,7 +5,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -27,10 +27,8 @@ SETTLE_TIMEOUT_S = 30.0
 POLL_S = 0.2
 FINAL = frozenset({"confirmed", "rejected", "cancelled"})
 OUTCOMES = {"confirmed": "confirmed", "rejected": "failed", "cancelled": "cancelled"}
-PROBLEM_OUTCOMES = {402: "declined", 409: "short"}
+PROBLEM_OUTCOMES = {402: "declined", 409: "short", 422: "refused"}
 WIDTH = 100
-SAME_IN_ALL = frozenset({"trace_id", "span_id", "request_id"})
-"""Fields of log records that aren't shown: one request has them in common, or they are long."""
 
 T = TypeVar("T")
 
@@ -70,8 +68,10 @@ def buy(
     ] = "tok_approve",
     timeout: Annotated[str, typer.Option(help="Time the order may take: 5s, 500ms.")] = "5s",
     key: Annotated[
-        str | None, typer.Option(help="Idempotency key: look up what was sent under it before.")
+        str | None,
+        typer.Option(help="Idempotency key: the same purchase, never a second one."),
     ] = None,
+    customer: Annotated[str, typer.Option(help="Who buys; orders are listed by it.")] = CUSTOMER,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Place one order; show it, its trace, its logs and its metrics.
@@ -97,10 +97,17 @@ def buy(
     shop = Shop(settings)
     chosen = sku or _in_stock(shop, quantity)
     used_key = key or f"buy-{secrets.token_hex(8)}"
+    body = {
+        "customer_id": customer,
+        "lines": [{"sku": chosen, "quantity": quantity}],
+        "payment_method": method,
+    }
     try:
-        purchase = _place(settings, shop, _body(chosen, quantity, method), used_key, timeout_s)
+        purchase = _place(settings, shop, body, used_key, timeout_s)
     except NoAnswerInTimeError:
-        _tell_unknown(chosen, quantity, method, used_key, timeout)
+        same = ["--key", used_key, "--customer", customer]
+        same += ["--sku", chosen, "--quantity", str(quantity), "--method", method]
+        _tell_unknown(same, timeout, shop.orders_url(customer))
         raise typer.Exit(1) from None
     _observe(settings, purchase)
     if as_json:
@@ -123,18 +130,13 @@ def _in_stock(shop: "Shop", quantity: int) -> str:
     )
 
 
-def _body(sku: str, quantity: int, method: str) -> dict[str, Any]:
-    return {
-        "customer_id": CUSTOMER,
-        "lines": [{"sku": sku, "quantity": quantity}],
-        "payment_method": method,
-    }
-
-
 def _place(
     settings: "StackSettings", shop: "Shop", body: dict[str, Any], key: str, timeout_s: float
 ) -> Purchase:
-    """Send the order in a trace of its own (W3C Trace Context, sampled) and see it settled."""
+    """Send the order in a trace of its own (W3C Trace Context, sampled) and see it settled.
+
+    Raises NoAnswerInTimeError when the time was over before the shop could know the outcome.
+    """
     from prove import signals
     from prove.clients.prometheus import Prometheus
 
@@ -143,7 +145,7 @@ def _place(
     prometheus = Prometheus(settings.url(settings.prometheus_port))
     before = _or_told(told, None, lambda: signals.orders(prometheus))
     since_s = time.time()
-    answer = shop.place_order(body, key, f"00-{trace_id}-{span_id}-01", timeout_s)
+    answer = _answer(shop, body, key, f"00-{trace_id}-{span_id}-01", timeout_s)
     order = answer.order
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     while order and order.status not in FINAL and time.monotonic() < deadline:
@@ -162,6 +164,28 @@ def _place(
         before=before,
         told=told,
     )
+
+
+def _answer(
+    shop: "Shop", body: dict[str, Any], key: str, traceparent: str, timeout_s: float
+) -> "OrderAnswer":
+    """The shop's answer; while the key's first request is still under way, asked for again.
+
+    Raises NoAnswerInTimeError also for an answer that the end of the time is the reason of: the
+    shop keeps to it as we do, and blames whatever it was waiting for.
+    """
+    from prove.clients.server import NoAnswerInTimeError
+
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.001, deadline - time.monotonic())
+        answer = shop.place_order(body, key, traceparent, left_s)
+        in_flight = answer.problem.get("type") == "/problems/key-in-flight"
+        if time.monotonic() >= deadline and (in_flight or answer.status_code in (503, 504)):
+            raise NoAnswerInTimeError(f"{timeout_s:g} s were over")
+        if not in_flight:
+            return answer
+        time.sleep(POLL_S)
 
 
 def _outcome(answer: "OrderAnswer", order: "Order | None") -> str:
@@ -209,15 +233,14 @@ def _or_told(told: list[str], otherwise: T, ask: Callable[[], T]) -> T:
         return otherwise
 
 
-def _tell_unknown(sku: str, quantity: int, method: str, key: str, timeout: str) -> None:
+def _tell_unknown(same: Sequence[str], timeout: str, orders_url: str) -> None:
     from prove.stack.hints import command
 
-    again = shlex.join(
-        ["buy", "--key", key, "--sku", sku, "--quantity", str(quantity), "--method", method]
-    )
     typer.echo(
-        f"provectl: no answer within {timeout}, so the order may or may not be placed; "
-        f"ask again under its key, which never buys twice: {command(again)}",
+        f"provectl: --timeout {timeout} ended the wait, so the order may or may not be placed; "
+        "ask again under\n"
+        f"  its key, which never buys twice: {command(shlex.join(['buy', *same]))}\n"
+        f"  or look among the customer's orders: {orders_url}",
         err=True,
     )
 
@@ -302,11 +325,11 @@ def _print_trace(console: "Console", purchase: Purchase) -> None:
     from rich.text import Text
 
     from prove import tracetree
+    from prove.units import count
 
-    count = len(tracetree.services(purchase.spans))
-    console.print(
-        f"\n[bold]trace[/bold] {purchase.trace_id}: {len(purchase.spans)} spans of {count} services"
-    )
+    spans = count(len(purchase.spans), "span")
+    services = count(len(tracetree.services(purchase.spans)), "service")
+    console.print(f"\n[bold]trace[/bold] {purchase.trace_id}: {spans} of {services}")
     for line in tracetree.render(purchase.spans):
         console.print(Text(line))
 
@@ -314,12 +337,12 @@ def _print_trace(console: "Console", purchase: Purchase) -> None:
 def _print_logs(console: "Console", purchase: Purchase) -> None:
     from prove.stack import logview, render
     from prove.stack.hints import command
+    from prove.units import count
 
-    console.print(f"\n[bold]logs[/bold] with this trace id: {len(purchase.records)} records")
+    records = count(len(purchase.records), "record")
+    console.print(f"\n[bold]logs[/bold] with this trace id: {records}")
     for stored in purchase.records:
-        record = logview.from_store(stored)
-        told = {name: value for name, value in record.fields.items() if name not in SAME_IN_ALL}
-        line = render.record(replace(record, fields=told))
+        line = render.record(logview.from_store(stored), with_trace=False)
         console.print(line, no_wrap=True, overflow="ellipsis")
     console.print(f"in full: {command(f'logs --trace {purchase.trace_id}')}")
 

@@ -123,6 +123,8 @@ def _print(path: Path, reading: "Reading", imported: "Imported") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from prove import units
+
     table = Table("", "lines", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     table.add_row("read", f"{reading.lines:,}")
@@ -132,7 +134,7 @@ def _print(path: Path, reading: "Reading", imported: "Imported") -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(
-        f"\n{len(reading.articles):,} products: {imported.created:,} created, "
+        f"\n{units.count(len(reading.articles), 'product')}: {imported.created:,} created, "
         f"{imported.updated:,} updated, {imported.unchanged:,} unchanged"
     )
     if reading.rejected_file:

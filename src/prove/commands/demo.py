@@ -35,7 +35,7 @@ def demo(
     started = time.monotonic()
     sales = _sales_file()
     _step("provectl up --detach")
-    up.up(detach=True)
+    up.ensure_running(settings)
     before = signals.orders(Prometheus(settings.url(settings.prometheus_port)))
     _step(f"provectl data import {sales}" if sales else "provectl data import")
     if sales is None:

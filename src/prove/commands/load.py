@@ -118,7 +118,7 @@ def _drawn(shop: "Shop", mix: Mix, count: int, seed: int, decline: float) -> "li
 def _replayed(
     shop: "Shop", path: Path, speed: float, limit_s: float | None, seed: int, decline: float
 ) -> "list[Request]":
-    from prove import replay
+    from prove import replay, units
     from prove.retail import Sale, SalesFile
     from prove.stack.hints import command
 
@@ -132,12 +132,14 @@ def _replayed(
             f"{path} sells nothing that the shop has; {command(f'data import {path}')} first"
         )
     if invoices.unknown_lines:
-        _tell(f"left out, of products the shop doesn't have: {invoices.unknown_lines:,} lines")
+        left_out = units.count(invoices.unknown_lines, "line")
+        _tell(f"left out, of products the shop doesn't have: {left_out}")
     requests = replay.requests(invoices.timed(), speed, seed, decline)
     if limit_s is not None:
         requests = [each for each in requests if (each.at_ms or 0) <= limit_s * 1000]
     last_s = (requests[-1].at_ms or 0) / 1000
-    _tell(f"{len(requests):,} orders in {last_s:,.0f} s, {speed:g} times as fast as they came")
+    orders = units.count(len(requests), "order")
+    _tell(f"{orders} in {last_s:,.0f} s, {speed:g} times as fast as they came")
     return requests
 
 

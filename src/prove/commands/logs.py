@@ -22,12 +22,16 @@ def logs(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     trace: Annotated[
-        str | None, typer.Option(help="All services' records of one trace, from the log store.")
+        str | None,
+        typer.Option(help="All services' records of one trace (8 to 32 digits), from the store."),
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many at most.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="The lines as written.")] = False,
 ) -> None:
-    """Show logs in order of time: time, level, service, event, fields."""
+    """Show logs in order of time: time, level, service, event, fields, beginning of the trace id.
+
+    Request and span ids are left out, and durations rounded; --json has them.
+    """
     from prove.stack import logview
     from prove.stack import settings as stack_settings
 
@@ -51,11 +55,11 @@ def logs(
 def _of_trace(
     settings: "StackSettings", trace: str, service: str | None, lines: int
 ) -> "list[Record]":
-    from prove.clients.logs import LogStore
+    from prove.clients.logs import SHORT_ID, LogStore
     from prove.stack import logview
 
-    if not re.fullmatch(r"[0-9a-f]{32}", trace):
-        raise UserError(f"--trace wants the 32 hex digits of a trace id (got {trace!r})")
+    if not re.fullmatch(f"[0-9a-f]{{{SHORT_ID},32}}", trace):
+        raise UserError(f"--trace wants a trace id, {SHORT_ID} to 32 hex digits (got {trace!r})")
     found = LogStore(settings.url(settings.victorialogs_port)).by_trace(trace)
     records = [logview.from_store(record) for record in found]
     if service:

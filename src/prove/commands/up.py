@@ -27,45 +27,65 @@ def up(
     Builds what is missing, checks ports and disk, ends what a killed stack left behind. Where a
     stack runs already, shows where. PROVE_HOME and PROVE_PORT_OFFSET make a second one beside it.
     """
-    from prove.stack import lifecycle, state
     from prove.stack import settings as stack_settings
     from prove.stack.hints import command
 
     settings = stack_settings.load()
+    supervisor = ensure_running(settings)
+    _print_addresses(settings)
+    if detach or supervisor is None:
+        return
+    typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
+    try:
+        _stream(settings, supervisor)
+    except KeyboardInterrupt:
+        _stop(supervisor)
+    _tell_end(supervisor)
+
+
+def ensure_running(settings: "StackSettings") -> "subprocess.Popen[bytes] | None":
+    """Wait until the stack is ready, started now (its supervisor) or running already (None).
+
+    Exits with 1 when it isn't to be had, and when Ctrl-C ended the start.
+    """
+    from prove.stack import lifecycle, state
+
     running = state.load(settings.home)
     if running and running.alive and running.phase == "ready":
-        _show_running(settings)
-        return
+        _tell_running(settings)
+        return None
     started = time.monotonic()
     try:
         supervisor = _start(settings)
         try:
             with _progress() as show:
                 lifecycle.wait_ready(supervisor, settings.home, show)
-            typer.echo(f"\nThe shop is up, after {time.monotonic() - started:.1f} s.")
-            _print_addresses(settings)
-            if detach:
-                return
-            typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
-            _stream(settings, supervisor)
         except KeyboardInterrupt:
             _stop(supervisor)
+            _tell_end(supervisor)
+            raise typer.Exit(1) from None
     except lifecycle.StartError as error:
         typer.echo(f"provectl: {error}", err=True)
         raise typer.Exit(1) from None
-    if supervisor.returncode < 0:
-        raise UserError(f"the supervisor was killed; {command('down')} ends what it left running")
-    typer.echo("The stack was stopped; nothing of it is left running.")
+    typer.echo(f"\nThe shop is up, after {time.monotonic() - started:.1f} s.")
+    return supervisor
 
 
-def _show_running(settings: "StackSettings") -> None:
+def _tell_running(settings: "StackSettings") -> None:
     from prove.stack import report as stack_report
 
     report = stack_report.report(settings)
     typer.echo(f"The stack in {settings.home} is up already; {report.detail}.")
-    _print_addresses(settings)
     if not report.ready:
         raise typer.Exit(1)
+
+
+def _tell_end(supervisor: "subprocess.Popen[bytes]") -> None:
+    from prove.stack.hints import command
+
+    if supervisor.returncode < 0:
+        raise UserError(f"the supervisor was killed; {command('down')} ends what it left running")
+    typer.echo("The stack was stopped; nothing of it is left running.")
 
 
 def _start(settings: "StackSettings") -> "subprocess.Popen[bytes]":

@@ -123,32 +123,37 @@ def stack(settings: StackSettings) -> Check:
     if left:
         pids = ", ".join(str(process.pid) for process in left)
         detail = f"the supervisor is gone and left processes running (pid {pids})"
-        return Check("stack", False, detail, f"end them with {command('down')}")
+        return Check("stack", False, detail, _clean_up())
     file = settings.run_dir / state.FILE
     if file.exists() and not (current and current.phase == "failed"):
         detail = f"{file} is left of a stack that was killed"
-        return Check("stack", False, detail, f"clear it with {command('down')}")
+        return Check("stack", False, detail, _clean_up())
     return Check("stack", True, "not running, nothing left behind")
+
+
+def _clean_up() -> str:
+    return f"{command('up')} cleans up and starts again, {command('down')} only cleans up"
 
 
 def ports(settings: StackSettings, running: state.StackState | None = None) -> list[Check]:
     """Each port is free, or held by the `running` stack itself; a busy one names its holder."""
     own = set(running.ports.values()) if running and running.alive else set()
-    return [
-        Check(
-            f"port {port}", port in own or _is_free(port), *_port_words(settings, name, port, own)
-        )
-        for name, port in settings.ports.items()
-    ]
+    return [_port(settings, name, port, own) for name, port in settings.ports.items()]
 
 
-def _port_words(settings: StackSettings, name: str, port: int, own: set[int]) -> tuple[str, str]:
+def _port(settings: StackSettings, name: str, port: int, own: set[int]) -> Check:
+    title = f"port {port}"
     if port in own:
-        return f"{name}: in use by this stack", ""
+        return Check(title, True, f"{name}: in use by this stack")
     if _is_free(port):
-        return f"{name}: free", ""
+        return Check(title, True, f"{name}: free")
+    held = f"port {port} ({name}) is in use by"
+    holder = _holder(port)
+    pid, who = holder
+    if pid in {process.pid for process in state.leftovers(settings.home)}:
+        return Check(title, False, f"{held} what a killed stack left: {who}", _clean_up())
     remedy = f"stop that or set {settings.port_variable(port)} to another port"
-    return f"port {port} ({name}) is in use by {_holder(port)}", remedy
+    return Check(title, False, f"{held} {who}", remedy)
 
 
 def _is_free(port: int) -> bool:
@@ -161,17 +166,21 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _holder(port: int) -> str:
-    """The process that listens on `port`; asked process by process, as macOS allows it."""
+def _holder(port: int) -> tuple[int | None, str]:
+    """The pid, where it is known, and a description of the process that listens on `port`.
+
+    Asked process by process, as macOS allows it.
+    """
     for process in psutil.process_iter():
         try:
             for connection in process.net_connections(kind="inet"):
                 address = connection.laddr
                 if address and address.port == port and connection.status == psutil.CONN_LISTEN:
-                    return f"{process.name()} (pid {process.pid}: {_shortened(process.cmdline())})"
+                    words = f"{process.name()} (pid {process.pid}: {_shortened(process.cmdline())})"
+                    return process.pid, words
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or another user's
-    return "a process of another user"
+    return None, "a process of another user"
 
 
 def _shortened(argv: list[str], width: int = 60) -> str:

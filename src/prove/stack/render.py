@@ -1,5 +1,6 @@
 """Rich renderings of the stack: its table, its logs."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 
@@ -7,8 +8,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from prove.clients.logs import SHORT_ID
 from prove.stack.logview import Record
-from prove.stack.report import Report
+from prove.stack.report import ProcessReport, Report
 from prove.stack.state import ProcessState, StackState
 
 PHASE_STYLE = {
@@ -20,6 +22,12 @@ PHASE_STYLE = {
     "stopping": "yellow",
     "stopped": "dim",
 }
+# What a line is read for comes first, so that a narrow terminal cuts something else.
+FIRST = ("status", "route", "method", "duration_ms", "order_id", "payment_id", "sku")
+# Told last and by its beginning, by which `logs --trace` finds it; the other ids are in `--json`.
+TRACE = "trace_id"
+NOT_TOLD = frozenset({TRACE, "span_id", "request_id"})
+LEVEL_SHORT = {"warning": "warn", "critical": "fatal"}
 LEVEL_STYLE = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
 
 
@@ -41,19 +49,19 @@ def progress(state: StackState) -> Table:
 def status(report: Report) -> Group:
     """The report as a table with totals."""
     style = "green" if report.ready else "red"
-    head = Text(f"{report.phase}", style).append(f": {report.detail} ({report.home})", "default")
+    head = Text(f"{report.phase}", style).append(f": {report.detail}", "default")
+    home = Text(str(report.home), "dim")
     if not report.processes:
-        return Group(head)
+        return Group(head, home)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("process", "state", "ready"):
+    for heading in ("process", "state"):
         table.add_column(heading)
     for heading in ("pid", "port", "uptime", "restarts", "RSS MiB", "CPU %"):
         table.add_column(heading, justify="right")
     for row in report.processes:
         table.add_row(
             row.name,
-            Text(row.phase, PHASE_STYLE[row.phase]),
-            Text("yes", "green") if row.ready else Text("no", "red"),
+            _state(row),
             str(row.pid or ""),
             str(row.ports[0]) if row.ports else "",
             _uptime(row.uptime_s),
@@ -64,8 +72,14 @@ def status(report: Report) -> Group:
     table.add_section()
     for group, total in report.totals.items():
         cells = (_mebibytes(total.rss_bytes), f"{total.cpu_percent:.1f}")
-        table.add_row(f"all {group}", *[""] * 6, *cells, style="bold")
-    return Group(head, table)
+        table.add_row(f"all {group}", *[""] * 5, *cells, style="bold")
+    return Group(head, home, table)
+
+
+def _state(row: ProcessReport) -> Text:
+    if row.phase == "ready" and not row.ready:
+        return Text("unready", "red")  # it was, but does not say so now
+    return Text(row.phase, PHASE_STYLE[row.phase])
 
 
 def _uptime(seconds: float | None) -> str:
@@ -87,20 +101,27 @@ def seconds_to_ready(process: ProcessState) -> str:
     return f"{(process.ready_at or time.time()) - process.started_at:.1f}"
 
 
-def record(entry: Record) -> Text:
-    """One log line: time, level, process, event, fields."""
+def record(entry: Record, *, with_trace: bool = True) -> Text:
+    """One log line: time, level, process, event, fields, the beginning of the trace's id."""
     style = LEVEL_STYLE.get(entry.level, "")
     line = Text(entry.time[11:23] or " " * 12, "dim")
-    line.append(f" {entry.level or '':<8.8}", style)
-    line.append(f"{entry.process:<12.12} ", "cyan")
+    line.append(f" {LEVEL_SHORT.get(entry.level, entry.level):<5.5} ", style)
+    line.append(f"{entry.process:<10} ", "cyan")
     line.append(entry.event, style or "bold")
-    for key, value in entry.fields.items():
+    told = {key: entry.fields[key] for key in FIRST if key in entry.fields}
+    told |= {key: value for key, value in entry.fields.items() if key not in NOT_TOLD}
+    for key, value in told.items():
         line.append(f" {key}=", "dim")
-        line.append(_short(value))
+        line.append(_short(key, value))
+    if with_trace and TRACE in entry.fields:
+        line.append(f" {TRACE}={str(entry.fields[TRACE])[:SHORT_ID]}…", "dim")
     return line
 
 
-def _short(value: object) -> str:
+def _short(key: str, value: object) -> str:
+    if key.endswith("_ms"):  # the log store has numbers as text
+        with contextlib.suppress(TypeError, ValueError):
+            return f"{round(float(str(value)), 1):.15g}"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping | list):

@@ -14,6 +14,7 @@ from prove.stack.lifecycle import SUPERVISOR
 from prove.stack.settings import StackSettings
 from prove.stack.spec import Group
 from prove.stack.state import ProcessId, ProcessPhase, ProcessState, StackState
+from prove.units import count
 
 CPU_SAMPLE_S = 0.25
 
@@ -79,7 +80,7 @@ def _down(settings: StackSettings, current: StackState | None) -> Report:
     left = state.leftovers(settings.home)
     detail = "no stack is running"
     if left:
-        detail = f"the supervisor was killed and left {len(left)} processes running"
+        detail = f"the supervisor was killed and left {count(len(left), 'process')} running"
     elif current and current.failure:
         detail = f"the last start failed: {current.failure}"
     return Report(

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,12 +101,14 @@ def ensure(*names: str, progress: Progress | None = None) -> dict[str, Path]:
     return paths
 
 
-def ensure_service(name: str, progress: Progress | None = None) -> Path:
+def ensure_service(
+    name: str, progress: Progress | None = None, *, tags: tuple[str, ...] = ()
+) -> Path:
     """Path of one of our own Go programs, built from its sources as they are now.
 
-    Raises UserError as `ensure` does.
+    `tags` are Go build tags: those of a test build. Raises UserError as `ensure` does.
     """
-    program = SERVICES[name]
+    program = replace(SERVICES[name], tags=tags)
     return _ensure(program, progress or Silent())[program.binaries[0].name]
 
 

@@ -1,11 +1,11 @@
 """How a build tells how far it is."""
 
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
+
+from prove.bars import Bars
 
 
 class Progress(Protocol):
@@ -34,38 +34,24 @@ class Silent:
         """Nothing."""
 
 
-class ConsoleProgress:
+class ConsoleProgress(Bars):
     """A bar per program on stderr; where that is no terminal (CI, a pipe), a line per phase."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._bars = Bars(
+        super().__init__(
             TextColumn("{task.fields[program]:<14}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
         )
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def phase(self, program: str, text: str, total: int | None = None) -> None:
         """A bar that starts again; without a total it only pulses."""
         self._show(program, text, total, completed=0)
-        self._line(program, text if total is None else f"{text}, packages: {total}")
+        self._line(f"{program}: {text}" + ("" if total is None else f", packages: {total}"))
 
     def advance(self, program: str) -> None:
         """One step further."""
@@ -74,7 +60,7 @@ class ConsoleProgress:
     def done(self, program: str, text: str) -> None:
         """The bar is full and stays."""
         self._show(program, text, total=1, completed=1)
-        self._line(program, text)
+        self._line(f"{program}: {text}")
 
     def _show(self, program: str, text: str, total: int | None, completed: int) -> None:
         if program not in self._tasks:
@@ -82,7 +68,3 @@ class ConsoleProgress:
         self._bars.update(
             self._tasks[program], description=text, total=total, completed=completed, refresh=True
         )
-
-    def _line(self, program: str, text: str) -> None:
-        if not self._console.is_terminal:
-            self._console.print(f"{program}: {text}", highlight=False, soft_wrap=True)

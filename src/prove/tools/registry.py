@@ -71,6 +71,16 @@ TOOLS: dict[str, Program] = {
             ),
         ),
         Program(
+            name="alertmanager",
+            directory="tools/alertmanager",
+            version="0.31.1",
+            stamp="github.com/prometheus/common/version.Version",
+            binaries=(
+                Binary("alertmanager", "github.com/prometheus/alertmanager/cmd/alertmanager"),
+                Binary("amtool", "github.com/prometheus/alertmanager/cmd/amtool"),
+            ),
+        ),
+        Program(
             name="jaeger",
             directory="tools/jaeger",
             version="1.62.0",
@@ -102,6 +112,19 @@ TOOLS: dict[str, Program] = {
             directory="tools/k6",
             version="1.8.1",
             binaries=(Binary("k6", "go.k6.io/k6", version_args=("version",)),),
+        ),
+        Program(
+            name="toxiproxy",
+            directory="tools/toxiproxy",
+            version="2.5.0",
+            stamp="github.com/Shopify/toxiproxy/v2.Version",
+            binaries=(
+                Binary(
+                    "toxiproxy-server",
+                    "github.com/Shopify/toxiproxy/v2/cmd/server",
+                    version_args=("-version",),
+                ),
+            ),
         ),
     )
 }

@@ -1,8 +1,9 @@
 """What every request to a FastAPI service gets: ids, limits, faults, deadline, log, problems.
 
 Order, outside in: the server span (FastAPI's own instrumentation), then request id and error
-rendering → limits → the router → faults → deadline → the handler; the access log line is written
-last. All of it is pure ASGI: Starlette's BaseHTTPMiddleware costs a task and two streams a request.
+rendering → limits → the router → faults → deadline → the handler. When the last piece of the answer
+is there, the span ends, then the piece is sent, then the access log line is written. All of it is
+pure ASGI: Starlette's BaseHTTPMiddleware costs a task and two streams a request.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 from typing import Any, Literal, NoReturn
@@ -45,6 +48,7 @@ Translate = Callable[[Exception], Problem | None]
 
 _REQUEST_ID = logs.REQUEST_ID_HEADER.lower().encode()
 _DEADLINE = deadline.HEADER.encode()
+_RELEASE = "service_kit.release"
 _log = logs.get_logger("access")
 
 
@@ -74,7 +78,7 @@ def new_app(
     max_body_bytes: int,
 ) -> FastAPI:
     """An app to add routes to. `translate` is the service's one table from errors to problems."""
-    app = FastAPI(
+    app = _App(
         title=title,
         version=version,
         summary=summary,
@@ -124,6 +128,36 @@ def json_response(
     return Response(content, status, headers, media_type="application/json")
 
 
+class _App(FastAPI):
+    """Sends the head and the last piece of an answer when the server span has ended, not before.
+
+    FastAPI's instrumentation ends the span after the sending, which is a system call: it wakes the
+    caller, and on a busy machine this process goes on milliseconds later. The caller's span would
+    be over before its child's, and the request would be told to have taken longer than it did.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        held: deque[Message] = deque()
+
+        async def release() -> None:
+            while held:
+                await send(held.popleft())
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+            if message.get("more_body", False):
+                await release()
+
+        scope[_RELEASE] = release
+        try:
+            await super().__call__(scope, receive, hold)
+        finally:
+            await release()  # what did not come by way of _Edge
+
+
 class _Edge:
     """Request id in and out, the access log line, and the one place that renders errors."""
 
@@ -149,6 +183,8 @@ class _Edge:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (_REQUEST_ID, request_id.encode())]
             await send(message)
+            if message["type"] == "http.response.body":
+                await scope[_RELEASE]()  # the instrumentation is done with it
 
         try:
             await self._app(scope, receive, send_with_id)
@@ -280,13 +316,19 @@ def _of_validation(error: RequestValidationError) -> Problem:
 
 
 def _add_health(app: FastAPI, health: Health) -> None:
+    # Its checks may block, and must not queue behind what the requests do in threads.
+    readiness = ThreadPoolExecutor(1, "readiness")
+
+    async def answer(request: Request) -> Response:
+        path = request.url.path
+        if path == "/readyz":
+            loop = asyncio.get_running_loop()
+            status, body = await loop.run_in_executor(readiness, health.readyz)
+        else:
+            status, body = health.answer(path)
+        return json_response(body, status)
+
     for path in PATHS:
-
-        async def answer(request: Request) -> Response:
-            # In a thread: the database check may block.
-            status, body = await asyncio.to_thread(health.answer, request.url.path)
-            return json_response(body, status)
-
         app.add_api_route(
             path,
             answer,

@@ -122,6 +122,12 @@ def _scripts(package: str) -> tuple[Config, ScriptDirectory]:
     return config, ScriptDirectory.from_config(config)
 
 
+@lru_cache
+def _heads(package: str) -> frozenset[str]:
+    """The newest revisions. Alembic reads the directory again each time it is asked."""
+    return frozenset(_scripts(package)[1].get_heads())
+
+
 def migrate(database: Database, package: str) -> None:
     """Bring the schema to the newest revision in `package`/migrations, in one transaction.
 
@@ -150,10 +156,9 @@ def migrate(database: Database, package: str) -> None:
 
 def check_migrated(database: Database, package: str) -> None:
     """A health check: raises when the schema is not at the newest revision."""
-    _, scripts = _scripts(package)
     with database.read() as connection:
         current = set(MigrationContext.configure(connection).get_current_heads())
-    if current != set(scripts.get_heads()):
+    if current != _heads(package):
         raise RuntimeError(f"schema is at {sorted(current) or 'nothing'}: run the migrate command")
 
 

@@ -1,8 +1,6 @@
 """What the services' tests share: free ports, polling, real PostgreSQL, real service processes."""
 
-import glob
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -20,6 +18,8 @@ from typing import TypeVar
 
 import pytest
 
+from service_kit.postgres import MissingError, server
+
 T = TypeVar("T")
 
 
@@ -30,20 +30,20 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def wait_until(probe: Callable[[], T], timeout_s: float = 30.0, what: str = "") -> T:
+def wait_until(probe: Callable[[], T | None], timeout_s: float = 60.0, what: str = "") -> T:
     """Poll until `probe` returns something true, and return it.
 
+    The deadline is there to end a hang, not to measure: keep it generous.
+
     Raises:
-        TimeoutError: it did not within `timeout_s`.
+        TimeoutError: it did not within `timeout_s`; names `what` it waited for.
     """
     deadline = time.monotonic() + timeout_s
-    while True:
-        result = probe()
-        if result:
-            return result
+    while not (result := probe()):
         if time.monotonic() >= deadline:
-            raise TimeoutError(f"not within {timeout_s:g} s: {what or probe}")
+            raise TimeoutError(f"not within {timeout_s:g} s: {what or probe}; last saw {result!r}")
         time.sleep(0.02)
+    return result
 
 
 def status_of(url: str) -> int:
@@ -122,67 +122,11 @@ def script(name: str) -> str:
 @contextmanager
 def postgres() -> Iterator[str]:
     """A real PostgreSQL server of its own; yields its URL, or skips the test saying why."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    on_path = shutil.which("initdb")
-    if not found and on_path is None:
-        pytest.skip("PostgreSQL's server programs are not installed (apt install postgresql)")
-    programs = Path(found[-1]) if found else Path(str(on_path)).parent
-    user = _unprivileged()
-    data = Path(tempfile.mkdtemp(prefix="prove-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="prove-pg-"))
     try:
-        if user is not None:
-            os.chown(data, user.pw_uid, user.pw_gid)
-        yield from _serve_postgres(programs, data, user.pw_name if user else None)
+        with server(directory) as url:
+            yield url
+    except MissingError as error:
+        pytest.skip(str(error))
     finally:
-        shutil.rmtree(data, ignore_errors=True)
-
-
-def _unprivileged() -> pwd.struct_passwd | None:
-    """PostgreSQL refuses to run as root: the account to use instead, or None if we are not root."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    pytest.skip("running as root, and there is no account 'postgres' to run PostgreSQL as")
-
-
-def _serve_postgres(programs: Path, data: Path, user: str | None) -> Iterator[str]:
-    port = free_port()
-    subprocess.run(
-        [programs / "initdb", "-D", data / "db", "-U", "prove", "-A", "trust", "-E", "UTF8"],
-        check=True,
-        capture_output=True,
-        user=user,
-        cwd="/",
-    )
-    server = subprocess.Popen(
-        [
-            programs / "postgres",
-            *("-D", data / "db", "-p", str(port), "-k", data, "-h", "127.0.0.1"),
-            *("-c", "fsync=off", "-c", "max_connections=200"),
-        ],
-        user=user,
-        cwd="/",
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-
-        def accepts() -> bool:
-            if server.poll() is not None:
-                raise AssertionError(f"postgres exited with {server.returncode}")
-            check = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-            return subprocess.run(check, capture_output=True).returncode == 0
-
-        wait_until(accepts, what="PostgreSQL accepts connections")
-        yield f"postgresql://prove@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)  # its "fast shutdown"
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        shutil.rmtree(directory, ignore_errors=True)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"prove/order-service/internal/config"
+	"prove/order-service/internal/order"
 	"prove/order-service/internal/peertest"
 	"prove/order-service/internal/store"
 	"prove/order-service/internal/telemetry"
@@ -28,10 +29,18 @@ type shop struct {
 	url      string
 	peers    *peertest.Peers
 	db       *store.Store
+	orders   *order.Service
 	draining atomic.Bool
 }
 
 func newShop(t *testing.T, change ...func(*config.Config)) *shop {
+	t.Helper()
+	return newShopWith(t, nil, change...)
+}
+
+// newShopWith lets a test change the service before it begins.
+func newShopWith(t *testing.T, instrument func(*order.Service), change ...func(*config.Config)) *shop {
+	t.Helper()
 	t.Parallel()
 	s := &shop{T: t, peers: peertest.New(t, map[string]int64{"A": 100, "B": 1})}
 	dir := t.TempDir()
@@ -53,15 +62,22 @@ func newShop(t *testing.T, change ...func(*config.Config)) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	orders, handler, err := wire(cfg, &telemetry.Telemetry{Log: slog.New(slog.DiscardHandler)}, s.db, s.draining.Load)
+	var handler http.Handler
+	s.orders, handler, err = wire(cfg, &telemetry.Telemetry{Log: slog.New(slog.DiscardHandler)}, s.db, s.draining.Load)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if instrument != nil {
+		instrument(s.orders)
+	}
+	if err := s.orders.Enlist(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(handler)
 	s.url = server.URL
 	work, stop := context.WithCancel(context.Background())
 	var background sync.WaitGroup
-	background.Go(func() { orders.Work(work) })
+	background.Go(func() { s.orders.Work(work) })
 	t.Cleanup(func() {
 		server.Close()
 		stop()
@@ -97,7 +113,16 @@ type answer struct {
 		Items   []struct{ ID string }
 		Cursor  *string `json:"next_cursor"`
 		Failure *struct{ Code string }
+		History []struct{ Status, Step string }
 	}
+}
+
+func (a answer) history() string {
+	var states []string
+	for _, h := range a.body.History {
+		states = append(states, h.Status+"/"+h.Step)
+	}
+	return strings.Join(states, " ")
 }
 
 func (s *shop) send(method, path, body string, header ...string) answer {
@@ -176,11 +201,11 @@ func (s *shop) eventually(what string, ok func() bool) {
 
 func (s *shop) unfinished() bool {
 	s.Helper()
-	at, err := s.db.OldestUnfinished(s.Context())
+	backlog, err := s.db.Backlog(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	return !at.IsZero()
+	return len(backlog) > 0
 }
 
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -199,8 +224,12 @@ func TestConfirmed(t *testing.T) {
 	if a.header.Get("Location") != orders+"/"+b.ID || a.header.Get("X-Request-Id") != "req-7" {
 		t.Errorf("headers are %v", a.header)
 	}
-	if got := s.send("GET", orders+"/"+b.ID, ""); strings.TrimSpace(got.raw) != a.raw {
+	got := s.send("GET", orders+"/"+b.ID, "")
+	if !strings.HasPrefix(got.raw, strings.TrimSuffix(a.raw, "}")+`,"history":[`) {
 		t.Errorf("GET gives %s\nPOST gave %s", got.raw, a.raw)
+	}
+	if h := got.history(); h != "pending/reserve reserved/charge paid/commit confirmed/" {
+		t.Errorf("history is %s", h)
 	}
 	if s.peers.Stock("A") != 98 || s.peers.Reservation(b.ID) != "committed" || s.peers.Payments("captured") != 1 {
 		t.Error("the peers are left in another state")
@@ -281,10 +310,10 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
-func TestFiftyConcurrentDuplicates(t *testing.T) {
-	s := newShop(t)
+func TestConcurrentDuplicatesMakeOneOrder(t *testing.T) {
+	s := newShop(t, func(c *config.Config) { c.MaxCheckouts = 200 })
 	var wg sync.WaitGroup
-	answers := make([]answer, 50)
+	answers := make([]answer, 200)
 	for i := range answers {
 		wg.Go(func() { answers[i] = s.checkout("k", "tok_approve") })
 	}
@@ -322,13 +351,9 @@ func TestUnknownPaymentOutcomeIsAskedAgainUnderTheSameKey(t *testing.T) {
 	}
 	// Not final: repeated, it is the state of the order.
 	again := s.checkout("k", "tok_slow")
-	for again.status == 409 { // a worker is asking this very moment
-		again = s.checkout("k", "tok_slow")
-	}
 	if again.status != 202 || again.header.Get("Idempotency-Replayed") != "" || again.body.ID != a.body.ID {
 		t.Errorf("got %d %s", again.status, again.raw)
 	}
-	s.want(s.send("POST", orders+"/"+a.body.ID+"/cancel", ""), 409, "not-cancellable")
 	s.peers.Settle("captured", "")
 	s.until(a.body.ID, "confirmed")
 	final := s.checkout("k", "tok_slow")
@@ -430,15 +455,28 @@ func TestCommitIsRepeatedUntilItWorks(t *testing.T) {
 	s.until(a.body.ID, "confirmed")
 }
 
-func TestGoodsGoneAfterTheChargeAreRefunded(t *testing.T) {
+func TestGoodsGoneBeforeALateChargeCancelIt(t *testing.T) {
 	s := newShop(t)
 	a := s.checkout("k", "tok_slow")
 	s.want(a, 202, "")
 	s.peers.Lapse()
-	s.peers.Settle("captured", "")
 	s.until(a.body.ID, "rejected")
+	s.eventually("the charge is being cancelled", func() bool { return s.peers.Payments("cancelling") == 1 })
+	s.peers.Settle("captured", "") // a success that comes after all
 	s.eventually("the money is back", func() bool { return s.peers.Payments("refunded") == 1 && !s.unfinished() })
 	s.want(s.checkout("k", "tok_slow"), 409, "reservation-gone")
+}
+
+func TestGoodsGoneAfterTheChargeAreRefunded(t *testing.T) {
+	s := newShop(t)
+	down := s.fail("/commit", 500)
+	a := s.checkout("k", "tok_approve")
+	s.want(a, 202, "")
+	s.peers.Lapse()
+	down.Store(false)
+	s.until(a.body.ID, "rejected")
+	s.eventually("the money is back", func() bool { return s.peers.Payments("refunded") == 1 && !s.unfinished() })
+	s.want(s.checkout("k", "tok_approve"), 409, "reservation-gone")
 }
 
 func TestCompensationIsRepeatedUntilItWorks(t *testing.T) {
@@ -476,7 +514,7 @@ func TestCancel(t *testing.T) {
 func TestCancelWithARefundUnderWay(t *testing.T) {
 	s := newShop(t)
 	a := s.checkout("k", "tok_approve")
-	down := s.fail("/refund", 503)
+	down := s.fail("/payments/cancel", 503)
 	c := s.send("POST", orders+"/"+a.body.ID+"/cancel", "")
 	if c.status != 202 || c.body.Status != "cancelled" {
 		t.Fatalf("got %d %s", c.status, c.raw)
@@ -701,8 +739,8 @@ func TestFaultEndpoints(t *testing.T) {
 	if list := s.send("GET", "/faults", "", admin...); !strings.Contains(list.raw, `"name":"f"`) {
 		t.Errorf("got %s", list.raw)
 	}
-	const order = orders + "/01890a5d-ac96-774b-bcce-b302099a8057"
-	s.want(s.send("GET", order, ""), 503, "injected")
+	const path = orders + "/01890a5d-ac96-774b-bcce-b302099a8057"
+	s.want(s.send("GET", path, ""), 503, "injected")
 	s.want(s.send("GET", orders+"?customer_id=c1", ""), 200, "")
 	if a := s.send("DELETE", "/faults/f", "", admin...); a.status != 204 {
 		t.Errorf("got %d", a.status)
@@ -710,7 +748,7 @@ func TestFaultEndpoints(t *testing.T) {
 	if a := s.send("DELETE", "/faults/f", "", admin...); a.status != 204 {
 		t.Errorf("deleting again: %d", a.status)
 	}
-	s.want(s.send("GET", order, ""), 404, "not-found")
+	s.want(s.send("GET", path, ""), 404, "not-found")
 
 	// Without a match everything but health, faults and OpenAPI fails.
 	s.want(s.send("PUT", "/faults/all", `{"type":"error","params":{"rate":1},"ttl_s":60}`, admin...), 200, "")

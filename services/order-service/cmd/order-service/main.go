@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/failsafe-go/failsafe-go/bulkhead"
+	"github.com/google/uuid"
 	"go.opentelemetry.io/otel"
 
 	"prove/order-service/internal/config"
@@ -31,9 +33,9 @@ import (
 var version = "0.1.0"
 
 const (
-	productTimeout = 2 * time.Second // one attempt; a reservation takes milliseconds
-	flushTimeout   = 3 * time.Second // of the grace period, kept for delivering telemetry
-	usage          = "usage: order-service [serve|migrate|openapi]"
+	peerTimeout  = 2 * time.Second // one attempt, unless the request says how long it waits
+	flushTimeout = 3 * time.Second // of the grace period, kept for delivering telemetry
+	usage        = "usage: order-service [serve|migrate|openapi]"
 )
 
 // errUsage: the environment or the command line is at fault; exit code 2.
@@ -124,7 +126,7 @@ func serve() (err error) {
 	var draining atomic.Bool
 	orders, handler, err := wire(cfg, tel, db, draining.Load)
 	if err != nil {
-		return err
+		return errors.Join(err, listener.Close())
 	}
 	server := &http.Server{
 		Handler:           handler,
@@ -133,6 +135,9 @@ func serve() (err error) {
 		// Longer than the longest fault and the longest checkout together.
 		WriteTimeout:   30*time.Second + 2*cfg.CheckoutTimeout,
 		MaxHeaderBytes: 64 << 10, // httpapi answers properly well below
+	}
+	if err := orders.Enlist(ctx); err != nil {
+		return badSetup{err}
 	}
 	work, stopWork := context.WithCancel(ctx)
 	defer stopWork()
@@ -226,36 +231,42 @@ func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, draining
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := metrics.ObserveOldest(db.OldestUnfinished); err != nil {
+	if err := metrics.ObserveBacklog(db.Backlog); err != nil {
 		return nil, nil, err
 	}
 	transport, retries := peer.NewTransport(), peer.NewBudget(metrics)
-	products, err := peer.New("product-service", cfg.ProductURL, productTimeout, transport, retries, metrics)
+	products, err := peer.New("product-service", cfg.ProductURL, peerTimeout, transport, retries, metrics)
 	if err != nil {
 		return nil, nil, err
 	}
-	// A second longer than the payment may wait: it answers "pending" before it is given up.
-	payments, err := peer.New("payment-service", cfg.PaymentURL, cfg.PaymentWait+time.Second, transport, retries, metrics)
+	payments, err := peer.New("payment-service", cfg.PaymentURL, peerTimeout, transport, retries, metrics)
 	if err != nil {
 		return nil, nil, err
 	}
 	orders := &order.Service{
-		Store:    db,
-		Stock:    product.Client{Peer: products},
-		Payments: payment.Client{Peer: payments, Wait: cfg.PaymentWait},
-		Observer: metrics,
-		Log:      tel.Log,
-		Tracer:   otel.Tracer(telemetry.Scope),
-		Render:   httpapi.Render,
-		Timeout:  cfg.CheckoutTimeout,
+		Store:       db,
+		Stock:       product.Client{Peer: products, Hold: cfg.ReservationTTL},
+		Payments:    payment.Client{Peer: payments},
+		Observer:    metrics,
+		Log:         tel.Log,
+		Tracer:      otel.Tracer(telemetry.Scope),
+		Render:      httpapi.Render,
+		Worker:      uuid.NewString(),
+		Timeout:     cfg.CheckoutTimeout,
+		PaymentWait: cfg.PaymentWait,
+		GiveUp:      cfg.PaymentGiveUp,
 	}
 	handler, _, err := httpapi.New(httpapi.Options{
-		Orders: orders, Database: db, Faults: fault.Open(cfg.FaultsFile, tel.Log), Log: tel.Log,
+		Orders: orders, Admission: bulkhead.New[any](cfg.MaxCheckouts), Shed: metrics.Shed, Database: db, Faults: fault.Open(cfg.FaultsFile, tel.Log), Log: tel.Log,
 		Peers: func() map[string]string {
 			return map[string]string{"product-service": products.State(), "payment-service": payments.State()}
 		},
 		Draining: draining, AdminToken: cfg.AdminToken, MaxBodyBytes: cfg.MaxBodyBytes,
 		Address: cfg.Address(), Version: version,
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	handler, err = instrument(orders, handler)
 	return orders, handler, err
 }

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"prove/order-service/internal/peertest"
+	"prove/order-service/internal/postgrestest"
 )
 
 var binary string // the real program, built once
@@ -51,6 +52,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	postgrestest.Stop()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
 }
@@ -88,6 +90,10 @@ func command(env []string, args ...string) *exec.Cmd {
 }
 
 func launch(t *testing.T, peers *peertest.Peers, dir string, env ...string) *process {
+	return launchBinary(t, binary, peers, dir, env...)
+}
+
+func launchBinary(t *testing.T, program string, peers *peertest.Peers, dir string, env ...string) *process {
 	port := freePort(t)
 	p := &process{
 		shop:   &shop{T: t, peers: peers, url: "http://127.0.0.1:" + port},
@@ -96,6 +102,7 @@ func launch(t *testing.T, peers *peertest.Peers, dir string, env ...string) *pro
 	}
 	p.cmd = command(append([]string{"PORT=" + port, "DATABASE_URL=sqlite:///" + filepath.Join(dir, "order.db"),
 		"PRODUCT_URL=" + peers.URL.String(), "PAYMENT_URL=" + peers.URL.String()}, env...))
+	p.cmd.Path = program
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -107,6 +114,9 @@ func launch(t *testing.T, peers *peertest.Peers, dir string, env ...string) *pro
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.exited
+		if t.Failed() {
+			t.Logf("process %d said:\n%s", p.cmd.Process.Pid, p.out)
+		}
 	})
 	p.eventually("it is ready", func() bool {
 		resp, err := http.Get(p.url + "/readyz")
@@ -232,15 +242,7 @@ func TestAnOrderSurvivesKill9(t *testing.T) {
 	first.wait()
 	peers.Settle("captured", "")
 	second := launch(t, peers, dir)
-	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		got := second.send("GET", orders+"/"+a.body.ID, "")
-		if got.body.Status == "confirmed" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("left as %s\n%s", got.raw, second.out)
-		}
-	}
+	second.until(a.body.ID, "confirmed")
 	again := second.checkout("k", "tok_slow")
 	if again.status != 201 || again.header.Get("Idempotency-Replayed") != "true" {
 		t.Errorf("got %d %s", again.status, again.raw)
@@ -473,7 +475,8 @@ func TestTelemetryOfOneCheckout(t *testing.T) {
 		t.Errorf("the resource is %v", c.service)
 	}
 	for _, name := range []string{"http.server.request.duration", "http.client.request.duration", "prove.orders",
-		"prove.order.value", "prove.orders.unfinished.oldest", "prove.peer.breaker.state", "go.memory.used",
+		"prove.order.value", "prove.orders.unfinished", "prove.orders.unfinished.oldest",
+		"prove.peer.breaker.state", "go.memory.used",
 		"route /api/v1/orders", "route /api/v1/orders/{id}"} {
 		if !c.metrics[name] {
 			t.Errorf("no metric %s", name)

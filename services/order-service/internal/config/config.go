@@ -34,6 +34,9 @@ type Config struct {
 	PaymentURL      *url.URL
 	CheckoutTimeout time.Duration // the longest a caller is kept waiting for a checkout
 	PaymentWait     time.Duration // how long one payment request may wait for the acquirer
+	PaymentGiveUp   time.Duration // how long a payment's outcome may stay unknown
+	ReservationTTL  time.Duration // how long stock is held for an order that is not committed
+	MaxCheckouts    uint          // at once; more are refused
 }
 
 // Address is host:port as net.Listen takes it.
@@ -61,7 +64,10 @@ func Load(lookup func(string) (string, bool)) (Config, error) {
 		ProductURL:      r.url("PRODUCT_URL", "http://127.0.0.1:8001"),
 		PaymentURL:      r.url("PAYMENT_URL", "http://127.0.0.1:8003"),
 		CheckoutTimeout: r.duration("CHECKOUT_TIMEOUT_S", 10*time.Second, 100*time.Millisecond, time.Minute),
-		PaymentWait:     r.duration("PAYMENT_WAIT_S", 5*time.Second, time.Second, 30*time.Second),
+		PaymentWait:     r.duration("PAYMENT_WAIT_S", 3*time.Second, time.Second, 30*time.Second),
+		PaymentGiveUp:   r.duration("PAYMENT_GIVE_UP_S", 15*time.Minute, 5*time.Second, 24*time.Hour),
+		ReservationTTL:  r.duration("RESERVATION_TTL_S", 5*time.Minute, time.Second, time.Hour),
+		MaxCheckouts:    uint(r.integer("MAX_CONCURRENT_CHECKOUTS", 128, 1, 100_000)),
 	}
 	c.AdminToken = r.secret("ADMIN_TOKEN")
 	c.FaultsFile = r.text("FAULTS_FILE", defaultFaultsFile(c.Database))

@@ -19,6 +19,8 @@ func TestDefaults(t *testing.T) {
 	}
 	if c.Address() != "127.0.0.1:8002" || c.Database != (Database{"sqlite", "order.db"}) ||
 		c.FaultsFile != "faults-order-service.json" || !c.MigrateOnStart ||
+		c.PaymentWait != 3*time.Second || c.PaymentGiveUp != 15*time.Minute ||
+		c.ReservationTTL != 5*time.Minute || c.MaxCheckouts != 128 ||
 		c.ShutdownGrace != 20*time.Second || c.MaxBodyBytes != 1<<20 || c.AdminToken != "" {
 		t.Errorf("unexpected defaults: %+v", c)
 	}
@@ -36,6 +38,10 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"SHUTDOWN_GRACE_S", "soon", "SHUTDOWN_GRACE_S: Input should be a valid number of seconds (got 'soon')"},
 		{"SHUTDOWN_GRACE_S", "NaN", "SHUTDOWN_GRACE_S: "},
 		{"SHUTDOWN_DELAY_S", "-1", "SHUTDOWN_DELAY_S: Input should be greater than or equal to 0 (got '-1')"},
+		{"PAYMENT_GIVE_UP_S", "4", "PAYMENT_GIVE_UP_S: Input should be greater than or equal to 5 (got '4')"},
+		{"PAYMENT_GIVE_UP_S", "86401", "PAYMENT_GIVE_UP_S: Input should be less than or equal to 86400 (got '86401')"},
+		{"RESERVATION_TTL_S", "0.5", "RESERVATION_TTL_S: Input should be greater than or equal to 1 (got '0.5')"},
+		{"MAX_CONCURRENT_CHECKOUTS", "0", "MAX_CONCURRENT_CHECKOUTS: Input should be greater than or equal to 1 (got '0')"},
 		{"MIGRATE_ON_START", "maybe", "MIGRATE_ON_START: Input should be true or false (got 'maybe')"},
 		{"LOG_LEVEL", "loud", "LOG_LEVEL: Input should be debug, info, warning or error (got 'loud')"},
 		{"ADMIN_TOKEN_FILE", "/nowhere/token", "ADMIN_TOKEN_FILE: Input should be a readable file: no such file or directory (got '/nowhere/token')"},

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -59,6 +61,10 @@ func Render(ctx context.Context, o *order.Order) order.Answer {
 		return order.Answer{Status: p.Status, Body: marshal(p), Final: o.Failure.Code != order.Unavailable}
 	case order.Confirmed:
 		return order.Answer{Status: http.StatusCreated, Body: marshal(view(o)), Final: true}
+	case order.Cancelled:
+		p := orderCancelled.problem(ctx, ordersPath, "its customer cancelled it; whatever was charged is refunded")
+		p.about(o)
+		return order.Answer{Status: p.Status, Body: marshal(p), Final: true}
 	}
 	return order.Answer{Status: http.StatusAccepted, Body: marshal(view(o))}
 }
@@ -99,6 +105,23 @@ type answerOutput struct {
 type orderOutput struct {
 	Status int
 	Body   Order
+}
+
+// State is one that an order was recorded in.
+type State struct {
+	At     time.Time    `json:"at"`
+	Status order.Status `json:"status"`
+	Step   order.Step   `json:"step" doc:"About to be taken from then on; empty: nothing was left to do"`
+}
+
+// OrderWithHistory is an order looked up by its id.
+type OrderWithHistory struct {
+	Order
+	History []State `json:"history" doc:"Every state it was recorded in, oldest first" nullable:"false"`
+}
+
+type lookupOutput struct {
+	Body OrderWithHistory
 }
 
 type pageOutput struct {
@@ -154,7 +177,7 @@ func (s *server) registerOrders() {
 	}, s.get)
 	huma.Register(s.api, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: ordersPath + "/{id}/cancel",
-		Summary: "Cancel a confirmed order: refund the payment, put the stock back",
+		Summary: "Cancel an order that is not rejected: refund the payment, put the stock back",
 		Tags:    []string{"orders"}, Errors: []int{404, 409, 431, 503},
 		Responses: map[string]*huma.Response{"202": answer("Cancelled; the refund is under way")},
 	}, s.cancel)
@@ -178,6 +201,11 @@ func (s *server) create(ctx context.Context, in *createInput) (*answerOutput, er
 	for i, l := range in.Body.Lines {
 		req.Lines[i] = order.Line{SKU: l.SKU, Quantity: l.Quantity}
 	}
+	release, err := s.admit(ctx)
+	if err != nil {
+		return nil, s.problem(ctx, ordersPath, err)
+	}
+	defer release()
 	result, err := s.Orders.Checkout(ctx, req)
 	if err != nil {
 		return nil, s.problem(ctx, ordersPath, err)
@@ -195,7 +223,33 @@ func (s *server) create(ctx context.Context, in *createInput) (*answerOutput, er
 	return out, nil
 }
 
-func (s *server) get(ctx context.Context, in *idInput) (*orderOutput, error) {
+// leastTime is what a checkout needs at best; a customer with less left cannot be told its outcome.
+const leastTime = 50 * time.Millisecond
+
+// admitWait is how long a checkout may wait for its turn.
+const admitWait = 250 * time.Millisecond
+
+var errOverloaded = errors.New("nothing was done")
+
+// admit keeps more checkouts from being worked on than are finished in time. Nothing is recorded of
+// one that is not admitted.
+func (s *server) admit(ctx context.Context) (release func(), err error) {
+	wait := admitWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)-leastTime)
+	}
+	if wait < 0 {
+		s.Shed(ctx, "deadline")
+		return nil, fmt.Errorf("%w: the time left is too short for a checkout", errOverloaded)
+	}
+	if err := s.Admission.AcquirePermitWithMaxWait(ctx, wait); err != nil {
+		s.Shed(ctx, "busy")
+		return nil, fmt.Errorf("%w: too many checkouts at once", errOverloaded)
+	}
+	return s.Admission.ReleasePermit, nil
+}
+
+func (s *server) get(ctx context.Context, in *idInput) (*lookupOutput, error) {
 	instance := ordersPath + "/" + in.ID
 	id, err := parseID(in.ID)
 	if err != nil {
@@ -205,7 +259,15 @@ func (s *server) get(ctx context.Context, in *idInput) (*orderOutput, error) {
 	if err != nil {
 		return nil, s.problem(ctx, instance, err)
 	}
-	return &orderOutput{Status: http.StatusOK, Body: view(o)}, nil
+	states, err := s.Orders.States(ctx, id)
+	if err != nil {
+		return nil, s.problem(ctx, instance, err)
+	}
+	out := &lookupOutput{OrderWithHistory{Order: view(o), History: make([]State, len(states))}}
+	for i, st := range states {
+		out.Body.History[i] = State(st)
+	}
+	return out, nil
 }
 
 func (s *server) list(ctx context.Context, in *listInput) (*pageOutput, error) {

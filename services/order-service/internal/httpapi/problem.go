@@ -79,6 +79,7 @@ var (
 	validation      = kind{422, "validation", "The request is not valid", 0}
 	headersTooLarge = kind{431, "headers-too-large", "The request headers are too large", 0}
 	internal        = kind{500, "internal", "The service failed", 0}
+	orderCancelled  = kind{409, "order-cancelled", "The order was cancelled", 0}
 	unavailable     = kind{503, "unavailable", "The order cannot be taken right now", 2}
 )
 
@@ -87,6 +88,7 @@ var errorKinds = []struct {
 	err  error
 	kind kind
 }{
+	{errOverloaded, kind{503, "overloaded", "The shop is too busy to take the order", 1}},
 	{order.ErrNotFound, notFound},
 	{order.ErrKeyReused, kind{422, "key-reused", "The Idempotency-Key was used for another request", 0}},
 	{order.ErrKeyInFlight, kind{409, "key-in-flight", "A request with this Idempotency-Key is being processed", 1}},
@@ -98,6 +100,7 @@ var errorKinds = []struct {
 var failureKinds = map[order.Code]kind{
 	order.Declined:         {402, "declined", "The payment was declined", 0},
 	order.StockShort:       {409, "stock-short", "There is not enough stock", 0},
+	order.PaymentTimeout:   {402, "payment-timeout", "The payment's outcome could not be learned in time", 0},
 	order.ReservationGone:  {409, "reservation-gone", "The stock was sold to somebody else", 0},
 	order.UnknownSKU:       {422, "unknown-sku", "There is no such product", 0},
 	order.CurrencyMismatch: {422, "currency-mismatch", "The catalogue has another currency", 0},
@@ -140,14 +143,20 @@ func fromFailure(ctx context.Context, instance string, o *order.Order) *Problem 
 		k = internal
 	}
 	p := k.problem(ctx, instance, f.Reason)
-	p.OrderID, p.SKU, p.Available = o.ID, f.SKU, f.Available
+	p.about(o)
+	p.SKU, p.Available = f.SKU, f.Available
 	if f.Code == order.Declined {
 		p.Reason, p.Detail = f.Reason, "the payment was declined: "+f.Reason
 	}
+	return p
+}
+
+// about ties the problem to the order and the trace of its checkout.
+func (p *Problem) about(o *order.Order) {
+	p.OrderID = o.ID
 	if id := traceID(o); id != "" {
 		p.TraceID = id
 	}
-	return p
 }
 
 // fromHuma makes problems of what huma finds wrong with a request.

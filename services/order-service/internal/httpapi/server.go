@@ -18,6 +18,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/failsafe-go/failsafe-go/bulkhead"
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -44,6 +45,8 @@ type Database interface {
 // Options are the parts that the handlers are made of.
 type Options struct {
 	Orders       *order.Service
+	Admission    bulkhead.Bulkhead[any]                   // of checkouts
+	Shed         func(ctx context.Context, reason string) // counts those not admitted
 	Database     Database
 	Faults       *fault.Leases
 	Log          *slog.Logger

@@ -13,8 +13,8 @@ import (
 // Status is what a customer is told about an order.
 type Status string
 
-// An order runs pending → reserved → paid → confirmed. It leaves that path as rejected, and a
-// confirmed one may still be cancelled.
+// An order runs pending → reserved → paid → confirmed. It leaves that path as rejected, or as
+// cancelled, which is its customer's choice even after it was confirmed.
 const (
 	Pending   Status = "pending"
 	Reserved  Status = "reserved"
@@ -25,9 +25,9 @@ const (
 )
 
 var transitions = map[Status][]Status{
-	Pending:   {Reserved, Rejected},
-	Reserved:  {Paid, Rejected},
-	Paid:      {Confirmed, Rejected},
+	Pending:   {Reserved, Rejected, Cancelled},
+	Reserved:  {Paid, Rejected, Cancelled},
+	Paid:      {Confirmed, Rejected, Cancelled},
 	Confirmed: {Cancelled},
 }
 
@@ -35,14 +35,15 @@ var transitions = map[Status][]Status{
 // the order later knows what may have happened; StepNone means that nothing is left to do.
 type Step string
 
-// The first three carry an order forward, the last two undo them.
+// The first three carry an order forward. The last two undo them, whatever became of them, and for
+// good: a charge or a reservation that arrives later finds itself refused.
 const (
-	StepNone    Step = ""
-	StepReserve Step = "reserve"
-	StepCharge  Step = "charge"
-	StepCommit  Step = "commit"
-	StepRefund  Step = "refund"
-	StepRelease Step = "release"
+	StepNone          Step = ""
+	StepReserve       Step = "reserve"
+	StepCharge        Step = "charge"
+	StepCommit        Step = "commit"
+	StepCancelPayment Step = "cancel-payment"
+	StepRelease       Step = "release"
 )
 
 // Line is one position of an order; Name and PriceMinor come from the catalogue, never the client.
@@ -64,6 +65,7 @@ const (
 	CurrencyMismatch Code = "currency-mismatch"
 	UnknownMethod    Code = "unknown-payment-method"
 	Invalid          Code = "invalid-order"
+	PaymentTimeout   Code = "payment-timeout"
 	ReservationGone  Code = "reservation-gone"
 	Unavailable      Code = "unavailable"
 )
@@ -83,8 +85,11 @@ type Order struct {
 	Key           string // the Idempotency-Key it was made under
 	Status        Status
 	Step          Step
-	Attempts      int       // how often Step was tried and put off; > 0 means a worker owns the order
-	DueAt         time.Time // from when on a worker may take the order up
+	StepSince     time.Time // when Step became the one to take
+	Attempts      int       // how often Step was begun without a known end
+	Owner         string    // the process that takes the steps; "": any, from DueAt on
+	DueAt         time.Time
+	PutOffAt      time.Time // when it was first put off or left by its process; zero: never
 	Version       int64     // grows by one with every save; a save from an older one is refused
 	PaymentMethod string
 	Currency      string
@@ -124,7 +129,7 @@ func newOrder(req Request, now time.Time) (*Order, error) {
 	}
 	return &Order{
 		ID: id.String(), CustomerID: req.CustomerID, Key: req.Key,
-		Status: Pending, Step: StepReserve,
+		Status: Pending, Step: StepReserve, StepSince: now, DueAt: now,
 		PaymentMethod: req.PaymentMethod, Currency: req.Currency, Lines: req.Lines,
 		CreatedAt: now, UpdatedAt: now,
 	}, nil
@@ -135,36 +140,62 @@ func (o *Order) Settled() bool {
 	return o.Status == Confirmed || o.Status == Rejected || o.Status == Cancelled
 }
 
-func (o *Order) move(to Status, next Step) error {
+// charge is what the order's customer is asked to pay, and the same charge when it is cancelled.
+func (o *Order) charge() Charge {
+	return Charge{Key: o.ID, OrderID: o.ID, AmountMinor: o.TotalMinor, Currency: o.Currency,
+		Method: o.PaymentMethod}
+}
+
+func (o *Order) move(to Status, next Step, now time.Time) error {
 	for _, allowed := range transitions[o.Status] {
 		if allowed == to {
 			o.Status = to
-			o.next(next)
+			o.next(next, now)
 			return nil
 		}
 	}
 	return fmt.Errorf("%w: %s to %s", ErrTransition, o.Status, to)
 }
 
-func (o *Order) next(step Step) { o.Step, o.Attempts = step, 0 }
+func (o *Order) next(step Step, now time.Time) {
+	o.Step, o.StepSince, o.Attempts, o.UpdatedAt = step, now, 0, now
+}
 
 // reserved takes the catalogue's prices over.
-func (o *Order) reserved(r Reservation) error {
+func (o *Order) reserved(r Reservation, now time.Time) error {
 	o.Lines, o.TotalMinor, o.Currency = r.Lines, r.TotalMinor, r.Currency
-	return o.move(Reserved, StepCharge)
+	return o.move(Reserved, StepCharge, now)
 }
 
-func (o *Order) charged(paymentID string) error {
+func (o *Order) charged(paymentID string, now time.Time) error {
 	o.PaymentID = paymentID
-	return o.move(Paid, StepCommit)
+	return o.move(Paid, StepCommit, now)
 }
 
-func (o *Order) committed() error { return o.move(Confirmed, StepNone) }
+func (o *Order) committed(now time.Time) error { return o.move(Confirmed, StepNone, now) }
 
 // reject ends the order; undo is the first step of what has to be taken back.
-func (o *Order) reject(f Failure, undo Step) error {
+func (o *Order) reject(f Failure, undo Step, now time.Time) error {
 	o.Failure = &f
-	return o.move(Rejected, undo)
+	return o.move(Rejected, undo, now)
 }
 
-func (o *Order) cancel() error { return o.move(Cancelled, StepRefund) }
+func (o *Order) cancel(now time.Time) error { return o.move(Cancelled, o.undo(), now) }
+
+// undo is the first step that takes back whatever may have been done. Before an order is recorded
+// as reserved nobody charges it, and its amount is not known.
+func (o *Order) undo() Step {
+	if o.Status == Pending || o.TotalMinor == 0 {
+		return StepRelease
+	}
+	return StepCancelPayment
+}
+
+// putOff leaves the order to whichever process takes it up first, from due on.
+func (o *Order) putOff(now, due time.Time) {
+	o.Attempts++
+	o.Owner, o.DueAt, o.UpdatedAt = "", due, now
+	if o.PutOffAt.IsZero() {
+		o.PutOffAt = now
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -23,15 +24,8 @@ const keyLifetime = 24 * time.Hour
 // retryMin and retryMax bound the delay between two tries of a step in the background.
 const (
 	retryMin = 250 * time.Millisecond
-	retryMax = 5 * time.Second
+	retryMax = 2 * time.Second
 )
-
-// workTime bounds one try at an order in the background.
-const workTime = 20 * time.Second
-
-// leaseSlack is how much longer than the work itself an order is left alone by the worker: it
-// covers the transactions after the last call.
-const leaseSlack = 10 * time.Second
 
 // Service carries orders through their steps.
 type Service struct {
@@ -43,8 +37,17 @@ type Service struct {
 	Tracer   trace.Tracer
 	// Render makes the answer to a checkout from the order's state.
 	Render func(ctx context.Context, o *Order) Answer
+	// Worker is this process among those that share the store. It differs from start to start.
+	Worker string
 	// Timeout is the longest a customer waits for a checkout or a cancellation.
 	Timeout time.Duration
+	// PaymentWait is how long a charge may wait for the acquirer while its customer waits.
+	PaymentWait time.Duration
+	// GiveUp is how long the outcome of a charge may stay unknown until it is cancelled.
+	GiveUp time.Duration
+
+	alive    atomic.Bool // the last beat was recorded
+	stranded stranded
 }
 
 // Result of a checkout.
@@ -68,21 +71,24 @@ func (s *Service) Checkout(ctx context.Context, req Request) (Result, error) {
 	if err != nil {
 		return Result{}, s.failed(span, err)
 	}
-	o.TraceParent = traceParent(ctx)
-	o.DueAt = now.Add(s.lease())
+	o.TraceParent, o.Owner = traceParent(ctx), s.Worker
 	span.SetAttributes(attribute.String("prove.order.id", o.ID))
-
 	prior, err := s.Store.Create(ctx, o, fingerprint(req), now.Add(-keyLifetime))
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrKeyReused):
 		return Result{}, s.failed(span, err)
-	}
-	if prior != nil {
+	case err != nil:
+		s.stranded.add(o.ID, drop)
+		return Result{}, s.failed(span, err)
+	case prior != nil:
 		span.SetAttributes(attribute.String("prove.order.id", prior.Order.ID),
 			attribute.Bool("prove.order.replayed", true))
 		return s.repeat(ctx, prior)
 	}
-
-	answer := s.run(ctx, o)
+	answer, err := s.run(ctx, o)
+	if err != nil {
+		return Result{}, s.failed(span, err)
+	}
 	if !o.Settled() {
 		s.Observer.Outcome(ctx, "unsettled", o)
 	}
@@ -107,7 +113,7 @@ func (s *Service) repeat(ctx context.Context, p *Prior) (Result, error) {
 	switch {
 	case p.Answer != nil:
 		return Result{OrderID: p.Order.ID, Answer: *p.Answer, Replayed: true}, nil
-	case p.Order.Attempts > 0: // it was put off, and its customer told so
+	case !p.Order.PutOffAt.IsZero(): // nobody waits for it any more
 		return Result{OrderID: p.Order.ID, Answer: s.Render(ctx, p.Order)}, nil
 	default:
 		return Result{}, ErrKeyInFlight
@@ -122,63 +128,109 @@ func (s *Service) List(ctx context.Context, customer, before string, limit int) 
 	return s.Store.List(ctx, customer, before, limit)
 }
 
-// Cancel refunds and releases a confirmed order. Repeating it is safe; the returned order has a
-// step left while the money is still on its way. ErrNotFound, ErrNotCancellable.
+// States returns what an order went through, oldest first.
+func (s *Service) States(ctx context.Context, id string) ([]State, error) {
+	return s.Store.States(ctx, id)
+}
+
+// Cancel ends an order that is not rejected: the payment is cancelled and the stock released. Whoever
+// is working on the order at that moment loses it. Repeating it is safe; the returned order has a
+// step left while that is still under way. ErrNotFound, ErrNotCancellable.
 func (s *Service) Cancel(ctx context.Context, id string) (*Order, error) {
 	ctx, span := s.Tracer.Start(ctx, "cancel order",
 		trace.WithAttributes(attribute.String("prove.order.id", id)))
 	defer span.End()
 	ctx, cancel := s.detach(ctx)
 	defer cancel()
-
-	o, err := s.Store.Get(ctx, id)
-	if err != nil {
-		return nil, s.failed(span, err)
-	}
-	if o.Status == Cancelled {
-		return o, nil
-	}
-	if err := o.cancel(); err != nil {
-		return nil, fmt.Errorf("%w: it is %s", ErrNotCancellable, o.Status)
-	}
-	o.UpdatedAt = utcNow()
-	if err := s.save(ctx, o, nil); err != nil {
-		return nil, s.failed(span, err)
-	}
-	s.Observer.Outcome(ctx, "cancelled", o)
-	s.run(ctx, o)
-	return o, nil
-}
-
-// run takes the order's steps until none is left or one has to be put off. It returns the answer
-// that was recorded for the customer on the way, if any.
-func (s *Service) run(ctx context.Context, o *Order) (answer *Answer) {
-	for o.Step != StepNone {
-		before := *o
-		if err := s.take(ctx, o); err != nil {
-			s.putOff(ctx, o, err)
-			return answer
+	for {
+		o, err := s.Store.Get(ctx, id)
+		if err != nil {
+			return nil, s.failed(span, err)
 		}
-		o.UpdatedAt = utcNow()
+		if o.Status == Cancelled {
+			return o, nil
+		}
+		waiting := !o.Settled()
+		if err := o.cancel(utcNow()); err != nil {
+			return nil, fmt.Errorf("%w: it is %s", ErrNotCancellable, o.Status)
+		}
 		var final *Answer
-		if o.Settled() && !before.Settled() {
+		if waiting {
 			a := s.Render(ctx, o)
 			final = &a
 		}
-		if err := s.save(ctx, o, final); err != nil {
-			// The step stands recorded as begun: a worker takes it again, which is safe.
+		o.Owner = s.Worker
+		err = s.Store.Save(ctx, o, final)
+		switch {
+		case errors.Is(err, ErrConflict) && ctx.Err() == nil:
+			continue // its checkout went on meanwhile
+		case errors.Is(err, ErrConflict):
+			return nil, s.failed(span, err)
+		case err != nil:
+			s.stranded.add(o.ID, goOn)
+			return nil, s.failed(span, err)
+		}
+		s.Log.InfoContext(ctx, "order cancelled", "order_id", o.ID)
+		s.Observer.Outcome(ctx, "cancelled", o)
+		if _, err := s.run(ctx, o); err != nil {
+			return nil, s.failed(span, err)
+		}
+		return o, nil
+	}
+}
+
+// run takes the order's steps until none is left or one has to be put off. It returns the answer
+// that is kept for the customer, if any. Whoever loses the order to somebody else on the way gets it
+// as that one recorded it; an error means that this could not be read.
+func (s *Service) run(ctx context.Context, o *Order) (answer *Answer, err error) {
+	for o.Step != StepNone {
+		before := *o
+		stop := s.take(ctx, o)
+		var final *Answer
+		if stop != nil {
+			s.putOff(ctx, o, stop)
+		} else if o.Settled() && !before.Settled() {
+			a := s.Render(ctx, o)
+			final = &a
+		}
+		putOffAt := o.PutOffAt
+		if o.Step == StepNone {
+			o.Owner, o.PutOffAt = "", time.Time{}
+		}
+		err := s.Store.Save(ctx, o, final)
+		switch {
+		case errors.Is(err, ErrConflict):
+			s.Log.InfoContext(ctx, "order is somebody else's by now", "order_id", o.ID, "step", string(before.Step))
+			if answer != nil {
+				return answer, nil
+			}
+			prior, err := s.Store.Prior(ctx, o.ID)
+			if err != nil {
+				return nil, err
+			}
+			*o = *prior.Order
+			return prior.Answer, nil
+		case err != nil:
+			// The step stands recorded as begun: taking it again is safe.
 			s.Log.ErrorContext(ctx, "order state not recorded", "order_id", o.ID,
 				"step", string(before.Step), "error", err.Error())
 			failSpan(ctx, err)
+			s.stranded.add(o.ID, goOn)
 			*o = before
-			return answer
+			return answer, nil
 		}
 		if final != nil {
 			answer = final
 			s.settled(ctx, o)
 		}
+		if o.Step == StepNone && !putOffAt.IsZero() {
+			s.Observer.Recovered(ctx, o.UpdatedAt.Sub(putOffAt))
+		}
+		if stop != nil {
+			return answer, nil
+		}
 	}
-	return answer
+	return answer, nil
 }
 
 // take does the order's next step and moves the order on. An error leaves the order as it was.
@@ -200,8 +252,8 @@ func (s *Service) take(ctx context.Context, o *Order) (err error) {
 		return s.charge(ctx, o)
 	case StepCommit:
 		return s.commit(ctx, o)
-	case StepRefund:
-		return s.refund(ctx, o)
+	case StepCancelPayment:
+		return s.cancelPayment(ctx, o)
 	case StepRelease:
 		return s.release(ctx, o)
 	}
@@ -209,97 +261,102 @@ func (s *Service) take(ctx context.Context, o *Order) (err error) {
 }
 
 var spanNames = map[Step]string{
-	StepReserve: "reserve stock",
-	StepCharge:  "charge payment",
-	StepCommit:  "commit stock",
-	StepRefund:  "compensate: refund payment",
-	StepRelease: "compensate: release stock",
+	StepReserve:       "reserve stock",
+	StepCharge:        "charge payment",
+	StepCommit:        "commit stock",
+	StepCancelPayment: "compensate: cancel payment",
+	StepRelease:       "compensate: release stock",
 }
 
 func (s *Service) reserve(ctx context.Context, o *Order) error {
 	r, err := s.Stock.Reserve(ctx, o.ID, o.Lines)
+	now := utcNow()
 	var short *ShortError
 	var unknown *UnknownSKUError
 	switch {
 	case errors.As(err, &short):
-		return o.reject(Failure{Code: StockShort, SKU: short.SKU, Available: &short.Available}, StepNone)
+		return o.reject(Failure{Code: StockShort, SKU: short.SKU, Available: &short.Available}, StepNone, now)
 	case errors.As(err, &unknown):
-		return o.reject(Failure{Code: UnknownSKU, SKU: unknown.SKU}, StepNone)
+		return o.reject(Failure{Code: UnknownSKU, SKU: unknown.SKU}, StepNone, now)
 	case errors.Is(err, ErrRefused):
-		return o.reject(Failure{Code: Invalid, Reason: err.Error()}, StepNone)
-	case err != nil && o.Attempts > 0:
+		return o.reject(Failure{Code: Invalid, Reason: err.Error()}, StepNone, now)
+	case errors.Is(err, ErrGone):
+		return o.reject(Failure{Code: ReservationGone, Reason: "nothing is charged"}, StepNone, now)
+	case err != nil && !o.PutOffAt.IsZero():
 		return err
 	case err != nil:
 		// Nothing is charged, so the customer may simply try again; stock that may be held after
 		// all is released.
 		failSpan(ctx, err)
-		return o.reject(Failure{Code: Unavailable, Reason: "the catalogue did not answer"}, StepRelease)
+		return o.reject(Failure{Code: Unavailable, Reason: "the catalogue did not answer"}, o.undo(), now)
 	case o.Currency != "" && o.Currency != r.Currency:
 		reason := "prices are in " + r.Currency
-		return o.reject(Failure{Code: CurrencyMismatch, Reason: reason}, StepRelease)
+		return o.reject(Failure{Code: CurrencyMismatch, Reason: reason}, o.undo(), now)
 	}
 	trace.SpanFromContext(ctx).AddEvent("stock reserved", trace.WithAttributes(
 		attribute.Int64("prove.order.total_minor", r.TotalMinor)))
-	return o.reserved(r)
+	return o.reserved(r, now)
 }
 
-func (s *Service) charge(ctx context.Context, o *Order) error {
+func (s *Service) charge(ctx context.Context, o *Order) (err error) {
 	if o.TotalMinor == 0 {
-		return o.charged("") // nothing to pay
+		return o.charged("", utcNow()) // nothing to pay
 	}
 	if o.Attempts > 0 {
-		// The charge is asked for again long after the reservation was made. Goods that are gone
-		// do not stop it: the money may have been taken, and only asking tells. Commit decides.
-		if err := s.Stock.Extend(ctx, o.ID); err != nil && !errors.Is(err, ErrGone) {
-			return err
-		}
+		// The charge is asked for again long after the reservation was made.
+		err = s.Stock.Extend(ctx, o.ID)
 	}
-	p, err := s.Payments.Charge(ctx, Charge{
-		OrderID: o.ID, AmountMinor: o.TotalMinor, Currency: o.Currency, Method: o.PaymentMethod,
-	})
-	span := trace.SpanFromContext(ctx)
+	var p Payment
+	if err == nil {
+		p, err = s.Payments.Charge(ctx, o.charge(), s.wait(o))
+	}
+	span, now := trace.SpanFromContext(ctx), utcNow()
 	switch {
+	case errors.Is(err, ErrGone):
+		return o.reject(Failure{Code: ReservationGone, Reason: "the payment is cancelled"}, o.undo(), now)
 	case errors.Is(err, ErrRefused):
-		return o.reject(Failure{Code: UnknownMethod, Reason: err.Error()}, StepRelease)
-	case errors.Is(err, ErrNotSent) && o.Attempts == 0:
+		return o.reject(Failure{Code: UnknownMethod, Reason: err.Error()}, StepRelease, now)
+	case errors.Is(err, ErrNotSent) && o.PutOffAt.IsZero():
 		// Only on the first try: later, an earlier one may have arrived.
 		failSpan(ctx, err)
-		return o.reject(Failure{Code: Unavailable, Reason: "payment cannot be reached"}, StepRelease)
-	case err != nil:
-		return fmt.Errorf("payment outcome unknown: %w", err)
-	case p.Declined:
+		return o.reject(Failure{Code: Unavailable, Reason: "payment cannot be reached"}, StepRelease, now)
+	case err == nil && p.Declined:
 		span.AddEvent("payment declined", trace.WithAttributes(attribute.String("prove.payment.reason", p.Reason)))
 		o.PaymentID = p.ID
-		return o.reject(Failure{Code: Declined, Reason: p.Reason}, StepRelease)
-	case !p.Captured:
+		return o.reject(Failure{Code: Declined, Reason: p.Reason}, StepRelease, now)
+	case err == nil && p.Captured:
+		span.AddEvent("payment captured", trace.WithAttributes(attribute.String("prove.payment.id", p.ID)))
+		return o.charged(p.ID, now)
+	case now.Sub(o.StepSince) >= s.GiveUp:
+		reason := "the payment's outcome could not be learned; it is cancelled"
+		return o.reject(Failure{Code: PaymentTimeout, Reason: reason}, o.undo(), now)
+	case err == nil:
 		return errors.New("the acquirer has not answered yet")
 	}
-	span.AddEvent("payment captured", trace.WithAttributes(attribute.String("prove.payment.id", p.ID)))
-	return o.charged(p.ID)
+	return fmt.Errorf("payment outcome unknown: %w", err)
 }
 
 func (s *Service) commit(ctx context.Context, o *Order) error {
 	err := s.Stock.Commit(ctx, o.ID)
 	switch {
 	case errors.Is(err, ErrGone):
-		return o.reject(Failure{Code: ReservationGone, Reason: "the payment is refunded"}, StepRefund)
+		return o.reject(Failure{Code: ReservationGone, Reason: "the payment is cancelled"}, o.undo(), utcNow())
 	case err != nil:
 		return err
 	}
-	return o.committed()
+	return o.committed(utcNow())
 }
 
-func (s *Service) refund(ctx context.Context, o *Order) error {
-	if o.PaymentID != "" {
-		done, err := s.Payments.Refund(ctx, o.PaymentID)
-		if err != nil {
-			return err
-		}
-		if !done {
-			return errors.New("the refund is under way")
-		}
+func (s *Service) cancelPayment(ctx context.Context, o *Order) error {
+	done, err := s.Payments.Cancel(ctx, o.charge(), s.wait(o))
+	switch {
+	case errors.Is(err, ErrRefused): // nor would the charge be accepted, now or later
+	case err != nil:
+		return err
+	case !done:
+		return errors.New("cancelling the payment is under way")
 	}
-	o.next(StepRelease)
+	o.next(StepRelease, utcNow())
 	return nil
 }
 
@@ -307,30 +364,33 @@ func (s *Service) release(ctx context.Context, o *Order) error {
 	if err := s.Stock.Release(ctx, o.ID); err != nil {
 		return err
 	}
-	o.next(StepNone)
+	o.next(StepNone, utcNow())
 	return nil
 }
 
-// putOff hands the order to the worker.
+// wait is how long the Payment Service may wait for the acquirer. In the background one order that
+// waits is soon asked for again, and must not keep others from being taken up.
+func (s *Service) wait(o *Order) time.Duration {
+	if o.PutOffAt.IsZero() {
+		return s.PaymentWait
+	}
+	return min(s.PaymentWait, backgroundWait)
+}
+
+// putOff hands the order to the workers; it is not recorded yet.
 func (s *Service) putOff(ctx context.Context, o *Order, cause error) {
-	o.Attempts++
-	delay := backoff(o.Attempts)
-	o.UpdatedAt = utcNow()
-	o.DueAt = o.UpdatedAt.Add(delay)
+	now, delay := utcNow(), backoff(o.Attempts+1)
+	if errors.Is(ctx.Err(), context.Canceled) { // this process ends: another may go on at once
+		delay = 0
+	}
+	o.putOff(now, now.Add(delay))
 	s.Log.WarnContext(ctx, "order put off", "order_id", o.ID, "status", string(o.Status),
 		"step", string(o.Step), "attempts", o.Attempts, "retry_ms", delay.Milliseconds(),
 		"error", cause.Error())
 	trace.SpanFromContext(ctx).AddEvent("order put off", trace.WithAttributes(
 		attribute.String("prove.order.step", string(o.Step)),
 		attribute.Int("prove.order.attempts", o.Attempts)))
-	if err := s.Store.Save(ctx, o, nil); err != nil {
-		s.Log.ErrorContext(ctx, "order state not recorded", "order_id", o.ID, "error", err.Error())
-	}
-}
-
-func (s *Service) save(ctx context.Context, o *Order, final *Answer) error {
-	o.DueAt = o.UpdatedAt.Add(s.lease())
-	return s.Store.Save(ctx, o, final)
+	s.Observer.PutOff(ctx, o)
 }
 
 func (s *Service) settled(ctx context.Context, o *Order) {
@@ -347,12 +407,12 @@ func (s *Service) settled(ctx context.Context, o *Order) {
 		s.Observer.Outcome(ctx, "declined", o)
 	case StockShort:
 		s.Observer.Outcome(ctx, "short", o)
+	case UnknownSKU, CurrencyMismatch, UnknownMethod, Invalid:
+		s.Observer.Outcome(ctx, "refused", o) // the client's mistake, not a failure of the shop
 	default:
 		s.Observer.Outcome(ctx, "failed", o)
 	}
 }
-
-func (s *Service) lease() time.Duration { return max(s.Timeout, workTime) + leaseSlack }
 
 // detach keeps the work going when the customer hangs up, within the time the customer gave it.
 func (s *Service) detach(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -16,12 +16,8 @@ import (
 
 const payments = "api/v1/payments"
 
-// Client implements order.Payments. Wait is how long a charge may wait for the acquirer; the
-// peer's timeout for one attempt should be longer.
-type Client struct {
-	Peer *peer.Client
-	Wait time.Duration
-}
+// Client implements order.Payments.
+type Client struct{ Peer *peer.Client }
 
 var _ order.Payments = Client{}
 
@@ -39,15 +35,8 @@ type payment struct {
 }
 
 // Charge implements order.Payments.
-func (c Client) Charge(ctx context.Context, ch order.Charge) (order.Payment, error) {
-	resp, err := c.Peer.Do(ctx, peer.Request{
-		Method: http.MethodPost, Route: payments, Path: payments,
-		Body: chargeBody{ch.OrderID, ch.AmountMinor, ch.Currency, ch.Method},
-		Header: map[string]string{
-			"Idempotency-Key": ch.OrderID,
-			"Prefer":          "wait=" + strconv.Itoa(int(c.Wait.Seconds())),
-		},
-	})
+func (c Client) Charge(ctx context.Context, ch order.Charge, wait time.Duration) (order.Payment, error) {
+	resp, err := c.post(ctx, payments, ch, wait)
 	if err != nil {
 		return order.Payment{}, err
 	}
@@ -57,13 +46,40 @@ func (c Client) Charge(ctx context.Context, ch order.Charge) (order.Payment, err
 	case http.StatusPaymentRequired:
 		p := resp.Problem()
 		return order.Payment{ID: p.PaymentID, Declined: true, Reason: p.Reason}, nil
-	case http.StatusUnprocessableEntity:
-		// A key used for another charge means that there is a charge: that is no refusal.
-		if p := resp.Problem(); !strings.HasSuffix(p.Type, "/key-reused") {
-			return order.Payment{}, fmt.Errorf("%w: %s", order.ErrRefused, p.Detail)
+	case http.StatusConflict:
+		if p := resp.Problem(); strings.HasSuffix(p.Type, "/cancelled") { // which is final
+			return order.Payment{ID: p.PaymentID, Declined: true, Reason: "cancelled"}, nil
 		}
 	}
-	return order.Payment{}, unexpected(resp)
+	return order.Payment{}, refusal(resp)
+}
+
+// Cancel implements order.Payments.
+func (c Client) Cancel(ctx context.Context, ch order.Charge, wait time.Duration) (bool, error) {
+	resp, err := c.post(ctx, payments+"/cancel", ch, wait)
+	if err != nil {
+		return false, err
+	}
+	switch resp.Status {
+	case http.StatusOK:
+		return true, nil
+	case http.StatusAccepted:
+		return false, nil
+	}
+	return false, refusal(resp)
+}
+
+// post gives an attempt a second more than the payment may wait: it answers "pending" before it is
+// given up.
+func (c Client) post(ctx context.Context, path string, ch order.Charge, wait time.Duration) (*peer.Response, error) {
+	return c.Peer.Do(ctx, peer.Request{
+		Method: http.MethodPost, Route: path, Path: path, Timeout: wait + time.Second,
+		Body: chargeBody{ch.OrderID, ch.AmountMinor, ch.Currency, ch.Method},
+		Header: map[string]string{
+			"Idempotency-Key": ch.Key,
+			"Prefer":          "wait=" + strconv.Itoa(int(wait.Seconds())),
+		},
+	})
 }
 
 func outcome(resp *peer.Response) (order.Payment, error) {
@@ -86,25 +102,12 @@ func outcome(resp *peer.Response) (order.Payment, error) {
 	return order.Payment{}, fmt.Errorf("payment-service: payment %s is %q", p.ID, p.Status)
 }
 
-// Refund implements order.Payments.
-func (c Client) Refund(ctx context.Context, paymentID string) (bool, error) {
-	resp, err := c.Peer.Do(ctx, peer.Request{
-		Method: http.MethodPost,
-		Route:  payments + "/{id}/refund",
-		Path:   payments + "/" + paymentID + "/refund",
-	})
-	if err != nil {
-		return false, err
+// refusal is ErrRefused where no such charge is ever accepted. A key used for another charge means
+// that there is a charge: that is none.
+func refusal(resp *peer.Response) error {
+	p := resp.Problem()
+	if resp.Status == http.StatusUnprocessableEntity && !strings.HasSuffix(p.Type, "/key-reused") {
+		return fmt.Errorf("%w: %s", order.ErrRefused, p.Detail)
 	}
-	switch resp.Status {
-	case http.StatusOK:
-		return true, nil
-	case http.StatusAccepted:
-		return false, nil
-	}
-	return false, unexpected(resp)
-}
-
-func unexpected(resp *peer.Response) error {
-	return fmt.Errorf("payment-service gave the unexpected answer %d: %s", resp.Status, resp.Problem().Detail)
+	return fmt.Errorf("payment-service gave the unexpected answer %d: %s", resp.Status, p.Detail)
 }

@@ -4,6 +4,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,23 +40,34 @@ const (
 	breakerRate   = 0.5
 	breakerCalls  = 10
 	breakerWindow = 10 * time.Second
-	breakerRest   = 2 * time.Second
+	breakerRest   = time.Second
 	breakerTrials = 3
 )
 
-// NewTransport is shared by all peers: connections are kept, requests traced and measured.
-func NewTransport() http.RoundTripper {
-	return otelhttp.NewTransport(&http.Transport{
+// Transport is shared by all peers: connections are kept, requests traced and measured.
+type Transport struct {
+	http.RoundTripper
+	connections *http.Transport
+}
+
+// NewTransport makes a Transport.
+func NewTransport() Transport {
+	connections := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConns:        256,
 		MaxIdleConnsPerHost: 128,
 		IdleConnTimeout:     60 * time.Second,
 		DisableCompression:  true,
-	}, otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
-		route, _ := r.Context().Value(routeKey{}).(string)
-		return r.Method + " " + route
-	}))
+	}
+	return Transport{connections: connections, RoundTripper: otelhttp.NewTransport(connections,
+		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
+			route, _ := r.Context().Value(routeKey{}).(string)
+			return r.Method + " " + route
+		}))}
 }
+
+// CloseIdleConnections is what http.Client looks for; otelhttp hides that of its base.
+func (t Transport) CloseIdleConnections() { t.connections.CloseIdleConnections() }
 
 type routeKey struct{}
 
@@ -118,13 +130,15 @@ func (c *Client) State() string {
 	return "ok"
 }
 
-// Request to a peer. Route is the path with its placeholders, without the leading slash.
+// Request to a peer. Route is the path with its placeholders, without the leading slash. Timeout
+// bounds one attempt; 0 means that of the client.
 type Request struct {
-	Method string
-	Route  string
-	Path   string
-	Body   any
-	Header map[string]string
+	Method  string
+	Route   string
+	Path    string
+	Timeout time.Duration
+	Body    any
+	Header  map[string]string
 }
 
 // Response whose status is below 500.
@@ -205,7 +219,7 @@ func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response
 	if ctx.Err() != nil {
 		return nil, &failure{err: ctx.Err(), caller: true}
 	}
-	attempt, cancel := context.WithTimeout(ctx, c.timeout)
+	attempt, cancel := context.WithTimeout(ctx, cmp.Or(r.Timeout, c.timeout))
 	defer cancel()
 	req, err := http.NewRequestWithContext(attempt, r.Method, c.base+r.Path, bytes.NewReader(body))
 	if err != nil {
@@ -229,6 +243,10 @@ func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if attempt.Err() != nil {
+			// The kept connections may lead nowhere, too: each would cost an attempt to find out.
+			c.http.CloseIdleConnections()
+		}
 		return nil, &failure{err: err, sent: !dialing(err), caller: ctx.Err() != nil}
 	}
 	defer resp.Body.Close()

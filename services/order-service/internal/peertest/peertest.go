@@ -3,7 +3,9 @@
 package peertest
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -57,6 +59,11 @@ func New(t testing.TB, stock map[string]int64) *Peers {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h http.HandlerFunc) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body) // before the lock: its sender may be stopped meanwhile
+			if err != nil {
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
 			p.mu.Lock()
 			p.requests[pattern] = append(p.requests[pattern], r)
 			intercept := p.intercept
@@ -72,7 +79,7 @@ func New(t testing.TB, stock map[string]int64) *Peers {
 	handle("POST /api/v1/reservations", p.reserve)
 	handle("POST /api/v1/reservations/{id}/{action}", p.act)
 	handle("POST /api/v1/payments", p.pay)
-	handle("POST /api/v1/payments/{id}/refund", p.refund)
+	handle("POST /api/v1/payments/cancel", p.cancel)
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	p.URL, _ = url.Parse(server.URL)
@@ -123,12 +130,17 @@ func (p *Peers) Requests(pattern string) []*http.Request {
 	return append([]*http.Request(nil), p.requests[pattern]...)
 }
 
-// Settle decides the payments that are pending.
+// Settle decides the payments that are pending; those that are being cancelled are refunded at once.
 func (p *Peers) Settle(status, reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, pay := range p.payments {
-		if pay.Status == "pending" {
+		switch {
+		case pay.Status == "pending":
+			pay.Status, pay.Reason = status, reason
+		case pay.Status == "cancelling" && status == "captured":
+			pay.Status = "refunded"
+		case pay.Status == "cancelling":
 			pay.Status, pay.Reason = status, reason
 		}
 	}
@@ -143,6 +155,11 @@ func (p *Peers) reserve(w http.ResponseWriter, r *http.Request) {
 		problem(w, 400, map[string]any{"type": "/problems/malformed"})
 		return
 	}
+	res, again := p.reservations[body.OrderID]
+	if again && res.status == "released" {
+		problem(w, 409, map[string]any{"type": "/problems/reservation-gone"})
+		return
+	}
 	total := int64(0)
 	for i, l := range body.Lines {
 		have, known := p.stock[l.SKU]
@@ -150,14 +167,14 @@ func (p *Peers) reserve(w http.ResponseWriter, r *http.Request) {
 			problem(w, 422, map[string]any{"type": "/problems/unknown-sku", "sku": l.SKU})
 			return
 		}
-		if have < l.Quantity {
+		if !again && have < l.Quantity {
 			problem(w, 409, map[string]any{"type": "/problems/stock-short", "sku": l.SKU, "available": have})
 			return
 		}
 		body.Lines[i].Name, body.Lines[i].Price = "Name of "+l.SKU, Price
 		total += l.Quantity * Price
 	}
-	if _, again := p.reservations[body.OrderID]; !again {
+	if !again {
 		p.move(body.Lines, -1)
 		p.reservations[body.OrderID] = &reservation{lines: body.Lines, status: "held"}
 	}
@@ -173,22 +190,25 @@ func (p *Peers) move(lines []line, sign int64) {
 
 func (p *Peers) act(w http.ResponseWriter, r *http.Request) {
 	res, ok := p.reservations[r.PathValue("id")]
-	if !ok {
-		problem(w, 404, map[string]any{"type": "/problems/not-found"})
-		return
-	}
-	switch r.PathValue("action") {
-	case "commit":
-		if res.status == "gone" {
-			problem(w, 409, map[string]any{"type": "/problems/reservation-gone"})
-			return
+	action := r.PathValue("action")
+	switch {
+	case action == "release":
+		if !ok {
+			res = &reservation{}
+			p.reservations[r.PathValue("id")] = res
 		}
-		res.status = "committed"
-	case "release":
 		if res.status == "held" || res.status == "committed" {
 			p.move(res.lines, 1)
 		}
 		res.status = "released"
+	case !ok:
+		problem(w, 404, map[string]any{"type": "/problems/not-found"})
+		return
+	case res.status == "gone" || res.status == "released":
+		problem(w, 409, map[string]any{"type": "/problems/reservation-gone"})
+		return
+	case action == "commit":
+		res.status = "committed"
 	}
 	answer(w, 200, map[string]any{"id": r.PathValue("id"), "status": res.status})
 }
@@ -202,32 +222,49 @@ func (p *Peers) Lapse() {
 	}
 }
 
-// pay knows the test tokens: tok_slow stays pending until Settle, tok_unknown charges and hangs up
-// the first time.
-func (p *Peers) pay(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		OrderID string `json:"order_id"`
-		Amount  int64  `json:"amount_minor"`
-		Token   string `json:"method_token"`
-	}
+// chargeBody is what a charge and its cancellation have in common.
+type chargeBody struct {
+	OrderID string `json:"order_id"`
+	Amount  int64  `json:"amount_minor"`
+	Token   string `json:"method_token"`
+}
+
+// known is the payment of a request's key; answered tells that the request is none.
+func (p *Peers) known(w http.ResponseWriter, r *http.Request) (pay *payment, body chargeBody, answered bool) {
 	key := r.Header.Get("Idempotency-Key")
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || key == "" {
 		problem(w, 400, map[string]any{"type": "/problems/malformed"})
+		return nil, body, true
+	}
+	pay = p.payments[key]
+	switch {
+	case pay != nil && (pay.OrderID != body.OrderID || pay.Amount != body.Amount || pay.Token != body.Token):
+		problem(w, 422, map[string]any{"type": "/problems/key-reused"})
+	case pay == nil && !tokens[body.Token]:
+		problem(w, 422, map[string]any{"type": "/problems/validation", "detail": "unknown token"})
+	default:
+		return pay, body, false
+	}
+	return nil, body, true
+}
+
+var tokens = map[string]bool{"tok_approve": true, "tok_unknown": true, "tok_decline": true, "tok_slow": true}
+
+// pay knows the test tokens: tok_slow stays pending until Settle, tok_unknown charges and hangs up
+// the first time.
+func (p *Peers) pay(w http.ResponseWriter, r *http.Request) {
+	pay, body, answered := p.known(w, r)
+	if answered {
 		return
 	}
-	pay, again := p.payments[key]
-	if !again {
-		pay = &payment{ID: "pay-" + key, OrderID: body.OrderID, Amount: body.Amount, Token: body.Token}
+	if pay == nil {
+		key := r.Header.Get("Idempotency-Key")
+		pay = &payment{ID: "pay-" + key, OrderID: body.OrderID, Amount: body.Amount, Token: body.Token, Status: "captured"}
 		switch body.Token {
-		case "tok_approve", "tok_unknown":
-			pay.Status = "captured"
 		case "tok_decline":
 			pay.Status, pay.Reason = "declined", "card_declined"
 		case "tok_slow":
 			pay.Status = "pending"
-		default:
-			problem(w, 422, map[string]any{"type": "/problems/validation", "detail": "unknown token"})
-			return
 		}
 		p.payments[key] = pay
 	}
@@ -239,20 +276,34 @@ func (p *Peers) pay(w http.ResponseWriter, r *http.Request) {
 		problem(w, 402, map[string]any{"type": "/problems/declined", "reason": pay.Reason, "payment_id": pay.ID})
 	case pay.Status == "pending":
 		answer(w, 202, pay)
-	default:
-		answer(w, 201, pay)
+	case pay.Status == "cancelled" || pay.Status == "cancelling":
+		problem(w, 409, map[string]any{"type": "/problems/cancelled", "payment_id": pay.ID})
+	default: // the first answer, even if it is refunded since
+		first := *pay
+		first.Status = "captured"
+		answer(w, 201, first)
 	}
 }
 
-func (p *Peers) refund(w http.ResponseWriter, r *http.Request) {
-	for _, pay := range p.payments {
-		if pay.ID == r.PathValue("id") && (pay.Status == "captured" || pay.Status == "refunded") {
-			pay.Status = "refunded"
-			answer(w, 200, pay)
-			return
-		}
+func (p *Peers) cancel(w http.ResponseWriter, r *http.Request) {
+	pay, body, answered := p.known(w, r)
+	if answered {
+		return
 	}
-	problem(w, 409, map[string]any{"type": "/problems/conflict"})
+	if pay == nil {
+		key := r.Header.Get("Idempotency-Key")
+		pay = &payment{ID: "pay-" + key, OrderID: body.OrderID, Amount: body.Amount, Token: body.Token, Status: "cancelled"}
+		p.payments[key] = pay
+	}
+	switch pay.Status {
+	case "pending", "cancelling":
+		pay.Status = "cancelling"
+		answer(w, 202, pay)
+		return
+	case "captured":
+		pay.Status = "refunded"
+	}
+	answer(w, 200, pay)
 }
 
 func answer(w http.ResponseWriter, status int, body any) { write(w, "application/json", status, body) }

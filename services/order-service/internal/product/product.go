@@ -7,18 +7,20 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"prove/order-service/internal/order"
 	"prove/order-service/internal/peer"
 )
 
-// holdSeconds is how long stock is held for an order; it is extended before a late charge.
-const holdSeconds = 300
-
 const reservations = "api/v1/reservations"
 
-// Client implements order.Stock.
-type Client struct{ Peer *peer.Client }
+// Client implements order.Stock. Hold is how long stock is held for an order; it is extended before
+// a late charge.
+type Client struct {
+	Peer *peer.Client
+	Hold time.Duration
+}
 
 var _ order.Stock = Client{}
 
@@ -41,7 +43,7 @@ type reservation struct {
 
 // Reserve implements order.Stock.
 func (c Client) Reserve(ctx context.Context, orderID string, lines []order.Line) (order.Reservation, error) {
-	body := reserveBody{OrderID: orderID, Lines: make([]reserveLine, len(lines)), TTL: holdSeconds}
+	body := reserveBody{OrderID: orderID, Lines: make([]reserveLine, len(lines)), TTL: c.ttl()}
 	for i, l := range lines {
 		body.Lines[i] = reserveLine{l.SKU, l.Quantity}
 	}
@@ -63,6 +65,8 @@ func (c Client) Reserve(ctx context.Context, orderID string, lines []order.Line)
 	switch {
 	case is(p, "stock-short"):
 		return order.Reservation{}, &order.ShortError{SKU: p.SKU, Available: p.Available}
+	case is(p, "reservation-gone"):
+		return order.Reservation{}, fmt.Errorf("%w: %s", order.ErrGone, p.Detail)
 	case is(p, "unknown-sku"):
 		return order.Reservation{}, &order.UnknownSKUError{SKU: p.SKU}
 	case resp.Status == http.StatusUnprocessableEntity:
@@ -73,7 +77,7 @@ func (c Client) Reserve(ctx context.Context, orderID string, lines []order.Line)
 
 // Extend implements order.Stock.
 func (c Client) Extend(ctx context.Context, orderID string) error {
-	return c.act(ctx, orderID, "extend", map[string]int{"ttl_s": holdSeconds})
+	return c.act(ctx, orderID, "extend", map[string]int{"ttl_s": c.ttl()})
 }
 
 // Commit implements order.Stock.
@@ -81,39 +85,31 @@ func (c Client) Commit(ctx context.Context, orderID string) error {
 	return c.act(ctx, orderID, "commit", nil)
 }
 
-// Release implements order.Stock. A reservation that was never made is released already.
+// Release implements order.Stock. A reservation that was never made is refused from then on.
 func (c Client) Release(ctx context.Context, orderID string) error {
-	resp, err := c.send(ctx, orderID, "release", nil)
-	if err != nil {
-		return err
-	}
-	if resp.Status != http.StatusOK && resp.Status != http.StatusNotFound {
-		return unexpected(resp)
-	}
-	return nil
+	return c.act(ctx, orderID, "release", nil)
 }
 
 func (c Client) act(ctx context.Context, orderID, action string, body any) error {
-	resp, err := c.send(ctx, orderID, action, body)
-	switch {
-	case err != nil:
-		return err
-	case resp.Status == http.StatusOK:
-		return nil
-	case resp.Status == http.StatusConflict:
-		return fmt.Errorf("%w: %s", order.ErrGone, resp.Problem().Detail)
-	}
-	return unexpected(resp)
-}
-
-func (c Client) send(ctx context.Context, orderID, action string, body any) (*peer.Response, error) {
-	return c.Peer.Do(ctx, peer.Request{
+	resp, err := c.Peer.Do(ctx, peer.Request{
 		Method: http.MethodPost,
 		Route:  reservations + "/{id}/" + action,
 		Path:   reservations + "/" + orderID + "/" + action,
 		Body:   body,
 	})
+	if err != nil {
+		return err
+	}
+	switch resp.Status {
+	case http.StatusOK:
+		return nil
+	case http.StatusConflict:
+		return fmt.Errorf("%w: %s", order.ErrGone, resp.Problem().Detail)
+	}
+	return unexpected(resp)
 }
+
+func (c Client) ttl() int { return int(c.Hold.Seconds()) }
 
 func is(p peer.Problem, slug string) bool { return strings.HasSuffix(p.Type, "/"+slug) }
 

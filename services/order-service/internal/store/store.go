@@ -12,39 +12,51 @@ import (
 	"prove/order-service/internal/order"
 )
 
-const columns = `id, customer_id, idempotency_key, status, step, attempts, due_at_us, version,
-	payment_method, currency, lines, total_minor, payment_id, failure, traceparent,
-	created_at_us, updated_at_us`
+const columns = `id, customer_id, idempotency_key, status, step, step_since_us, attempts, owner,
+	due_at_us, put_off_at_us, version, payment_method, currency, lines, total_minor, payment_id,
+	failure, traceparent, created_at_us, updated_at_us`
 
-// $n is understood by both databases.
+// $n is understood by both databases. Triggers keep order_steps: see migrations.
 const (
-	insertOrder = `INSERT INTO orders (` + columns + `, history, fingerprint) VALUES
-		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+	insertOrder = `INSERT INTO orders (` + columns + `, fingerprint) VALUES
+		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 		ON CONFLICT (customer_id, idempotency_key) DO NOTHING`
-	updateOrder = `UPDATE orders SET status = $1, step = $2, attempts = $3, due_at_us = $4,
-		version = $5, currency = $6, lines = $7, total_minor = $8, payment_id = $9,
-		failure = $10, updated_at_us = $11, history = history || $12`
-	ofVersion  = ` WHERE id = $13 AND version = $14`
+	updateOrder = `UPDATE orders SET status = $1, step = $2, step_since_us = $3, attempts = $4,
+		owner = $5, due_at_us = $6, put_off_at_us = $7, version = $8, currency = $9, lines = $10,
+		total_minor = $11, payment_id = $12, failure = $13, updated_at_us = $14`
+	ofVersion  = ` WHERE id = $15 AND version = $16`
 	saveOrder  = updateOrder + ofVersion
-	saveAnswer = updateOrder + `, answer_status = $15, answer_body = $16` + ofVersion
+	saveAnswer = updateOrder + `, answer_status = $17, answer_body = $18` + ofVersion
 	saveFreed  = updateOrder + `, idempotency_key = NULL` + ofVersion
 
-	selectKey = `SELECT id, fingerprint, answer_status, answer_body, created_at_us FROM orders
+	selectKey = `SELECT id, fingerprint, answer_status, created_at_us FROM orders
 		WHERE customer_id = $1 AND idempotency_key = $2`
 	freeKey     = `UPDATE orders SET idempotency_key = NULL WHERE id = $1`
 	selectOrder = `SELECT ` + columns + ` FROM orders WHERE id = $1`
+	selectPrior = `SELECT ` + columns + `, answer_status, answer_body FROM orders WHERE id = $1`
 	listOrders  = `SELECT ` + columns + ` FROM orders WHERE customer_id = $1 AND id < $2
 		ORDER BY id DESC LIMIT $3`
-	dueOrders = `SELECT 1 FROM orders WHERE step <> '' AND due_at_us <= $1 LIMIT 1`
+	listStates = `SELECT at_us, status, step FROM order_steps WHERE order_id = $1 ORDER BY seq`
+	beat       = `INSERT INTO workers (id, alive_until_us) VALUES ($1, $2)
+		ON CONFLICT (id) DO UPDATE SET alive_until_us = excluded.alive_until_us`
+	retire = `DELETE FROM workers WHERE id = $1`
+	// $1 is the worker, $2 now, $3 the horizon. Of times beyond it a clock that was set back is to
+	// blame: waiting for them could take for ever.
+	claimable = ` FROM orders WHERE step <> '' AND owner <> $1 AND (
+		(owner = '' AND (due_at_us <= $2 OR due_at_us > $3)) OR
+		(owner <> '' AND owner NOT IN (SELECT id FROM workers WHERE alive_until_us BETWEEN $2 AND $3)))`
+	anyClaimable = `SELECT 1` + claimable + ` LIMIT 1`
 	// A crash leaves attempts at 0 in a step that may have been taken: claiming makes it 1.
-	claimOrders = `UPDATE orders SET due_at_us = $1, version = version + 1,
-		attempts = CASE WHEN attempts = 0 THEN 1 ELSE attempts END
-		WHERE id IN (SELECT id FROM orders WHERE step <> '' AND due_at_us <= $2
-			ORDER BY due_at_us LIMIT $3 %s) RETURNING ` + columns
-	oldestUnfinished = `SELECT min(created_at_us) FROM orders WHERE step <> ''`
-	forgetKeys       = `UPDATE orders SET idempotency_key = NULL, answer_body = NULL WHERE id IN (
+	claimOrders = `WITH due AS MATERIALIZED (SELECT id` + claimable + ` ORDER BY due_at_us LIMIT $4 %s)
+		UPDATE orders SET owner = $1, version = version + 1,
+			put_off_at_us = COALESCE(put_off_at_us, updated_at_us),
+			attempts = CASE WHEN attempts = 0 THEN 1 ELSE attempts END
+		WHERE id IN (SELECT id FROM due) RETURNING ` + columns
+	countBacklog = `SELECT status, count(*), min(created_at_us) FROM orders WHERE step <> '' GROUP BY status`
+	forgetKeys   = `UPDATE orders SET idempotency_key = NULL, answer_body = NULL WHERE id IN (
 		SELECT id FROM orders WHERE created_at_us < $1 AND idempotency_key IS NOT NULL
 			AND answer_status IS NOT NULL LIMIT $2)`
+	forgetWorkers = `DELETE FROM workers WHERE alive_until_us < $1`
 )
 
 type statements struct{ insertOrder, saveOrder, saveAnswer, selectOrder *sql.Stmt }
@@ -81,9 +93,10 @@ func (s *Store) Create(ctx context.Context, o *order.Order, fingerprint []byte, 
 	}
 	for {
 		res, err := s.stmt.insertOrder.ExecContext(ctx, o.ID, o.CustomerID, o.Key,
-			string(o.Status), string(o.Step), o.Attempts, o.DueAt.UnixMicro(), 1, o.PaymentMethod,
-			o.Currency, lines, o.TotalMinor, o.PaymentID, failure, o.TraceParent,
-			o.CreatedAt.UnixMicro(), o.UpdatedAt.UnixMicro(), historyLine(o), fingerprint)
+			string(o.Status), string(o.Step), o.StepSince.UnixMicro(), o.Attempts, o.Owner,
+			o.DueAt.UnixMicro(), orNull(o.PutOffAt), 1, o.PaymentMethod, o.Currency, lines,
+			o.TotalMinor, o.PaymentID, failure, o.TraceParent, o.CreatedAt.UnixMicro(),
+			o.UpdatedAt.UnixMicro(), fingerprint)
 		made := int64(0)
 		if err == nil {
 			made, err = res.RowsAffected()
@@ -106,20 +119,19 @@ func (s *Store) Create(ctx context.Context, o *order.Order, fingerprint []byte, 
 // prior reads what a key was used for; nil when it is free again.
 func (s *Store) prior(ctx context.Context, customer, key string, fingerprint []byte, since time.Time) (*order.Prior, error) {
 	var (
-		id         string
-		seen, body []byte
-		status     sql.NullInt64
-		created    int64
+		id       string
+		seen     []byte
+		answered sql.NullInt64
+		created  int64
 	)
-	err := s.write.QueryRowContext(ctx, selectKey, customer, key).
-		Scan(&id, &seen, &status, &body, &created)
+	err := s.write.QueryRowContext(ctx, selectKey, customer, key).Scan(&id, &seen, &answered, &created)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading an idempotency key: %w", err)
 	}
-	if status.Valid && created < since.UnixMicro() {
+	if answered.Valid && created < since.UnixMicro() {
 		if _, err := s.write.ExecContext(ctx, freeKey, id); err != nil {
 			return nil, fmt.Errorf("freeing an old idempotency key: %w", err)
 		}
@@ -128,9 +140,16 @@ func (s *Store) prior(ctx context.Context, customer, key string, fingerprint []b
 	if !bytes.Equal(seen, fingerprint) {
 		return nil, order.ErrKeyReused
 	}
-	o, err := s.Get(ctx, id)
+	return s.Prior(ctx, id)
+}
+
+// Prior implements order.Store.
+func (s *Store) Prior(ctx context.Context, id string) (*order.Prior, error) {
+	var status sql.NullInt64
+	var body []byte
+	o, err := scan(s.read.QueryRowContext(context.WithoutCancel(ctx), selectPrior, id), &status, &body)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading order %s and its answer: %w", id, err)
 	}
 	p := &order.Prior{Order: o}
 	if status.Valid {
@@ -146,9 +165,9 @@ func (s *Store) Save(ctx context.Context, o *order.Order, answer *order.Answer) 
 	if err != nil {
 		return err
 	}
-	args := []any{string(o.Status), string(o.Step), o.Attempts, o.DueAt.UnixMicro(), o.Version + 1,
-		o.Currency, lines, o.TotalMinor, o.PaymentID, failure, o.UpdatedAt.UnixMicro(),
-		historyLine(o), o.ID, o.Version}
+	args := []any{string(o.Status), string(o.Step), o.StepSince.UnixMicro(), o.Attempts, o.Owner,
+		o.DueAt.UnixMicro(), orNull(o.PutOffAt), o.Version + 1, o.Currency, lines, o.TotalMinor,
+		o.PaymentID, failure, o.UpdatedAt.UnixMicro(), o.ID, o.Version}
 	var res sql.Result
 	switch {
 	case answer == nil:
@@ -172,10 +191,11 @@ func (s *Store) Save(ctx context.Context, o *order.Order, answer *order.Answer) 
 	return nil
 }
 
-// historyLine is what the history keeps of one state.
-func historyLine(o *order.Order) string {
-	return fmt.Sprintf(`{"at_us":%d,"status":%q,"step":%q,"attempts":%d}`+"\n",
-		o.UpdatedAt.UnixMicro(), o.Status, o.Step, o.Attempts)
+func orNull(t time.Time) sql.NullInt64 {
+	if t.IsZero() {
+		return sql.NullInt64{}
+	}
+	return sql.NullInt64{Int64: t.UnixMicro(), Valid: true}
 }
 
 // Get implements order.Store.
@@ -202,11 +222,43 @@ func (s *Store) List(ctx context.Context, customer, before string, limit int) ([
 	return orders, nil
 }
 
+// States implements order.Store.
+func (s *Store) States(ctx context.Context, id string) ([]order.State, error) {
+	rows, err := s.read.QueryContext(ctx, listStates, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading the states of order %s: %w", id, err)
+	}
+	defer rows.Close()
+	var states []order.State
+	for rows.Next() {
+		var st order.State
+		var at int64
+		if err := rows.Scan(&at, &st.Status, &st.Step); err != nil {
+			return nil, fmt.Errorf("reading the states of order %s: %w", id, err)
+		}
+		st.At = utc(at)
+		states = append(states, st)
+	}
+	return states, rows.Err()
+}
+
+// Beat implements order.Store.
+func (s *Store) Beat(ctx context.Context, worker string, until time.Time) error {
+	_, err := s.write.ExecContext(ctx, beat, worker, until.UnixMicro())
+	return err
+}
+
+// Retire implements order.Store.
+func (s *Store) Retire(ctx context.Context, worker string) error {
+	_, err := s.write.ExecContext(ctx, retire, worker)
+	return err
+}
+
 // Claim implements order.Store.
-func (s *Store) Claim(ctx context.Context, now, until time.Time, limit int) ([]*order.Order, error) {
+func (s *Store) Claim(ctx context.Context, worker string, now, horizon time.Time, limit int) ([]*order.Order, error) {
 	// Mostly nothing is due: do not take the write lock to learn that.
 	var one int
-	err := s.read.QueryRowContext(ctx, dueOrders, now.UnixMicro()).Scan(&one)
+	err := s.read.QueryRowContext(ctx, anyClaimable, worker, now.UnixMicro(), horizon.UnixMicro()).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -218,25 +270,39 @@ func (s *Store) Claim(ctx context.Context, now, until time.Time, limit int) ([]*
 		skip = "FOR UPDATE SKIP LOCKED"
 	}
 	orders, err := collect(s.write.QueryContext(context.WithoutCancel(ctx), fmt.Sprintf(claimOrders, skip),
-		until.UnixMicro(), now.UnixMicro(), limit))
+		worker, now.UnixMicro(), horizon.UnixMicro(), limit))
 	if err != nil {
 		return nil, fmt.Errorf("claiming orders that are due: %w", err)
 	}
 	return orders, nil
 }
 
-// OldestUnfinished implements order.Store.
-func (s *Store) OldestUnfinished(ctx context.Context) (time.Time, error) {
-	var created sql.NullInt64
-	err := s.read.QueryRowContext(ctx, oldestUnfinished).Scan(&created)
-	if err != nil || !created.Valid {
-		return time.Time{}, err
+// Backlog counts the orders with a step left, by status.
+func (s *Store) Backlog(ctx context.Context) (map[order.Status]order.Backlog, error) {
+	rows, err := s.read.QueryContext(ctx, countBacklog)
+	if err != nil {
+		return nil, err
 	}
-	return utc(created.Int64), nil
+	defer rows.Close()
+	all := map[order.Status]order.Backlog{}
+	for rows.Next() {
+		var status order.Status
+		var b order.Backlog
+		var oldest int64
+		if err := rows.Scan(&status, &b.Orders, &oldest); err != nil {
+			return nil, err
+		}
+		b.Oldest = utc(oldest)
+		all[status] = b
+	}
+	return all, rows.Err()
 }
 
 // ForgetKeys implements order.Store.
 func (s *Store) ForgetKeys(ctx context.Context, before time.Time, limit int) (int64, error) {
+	if _, err := s.write.ExecContext(ctx, forgetWorkers, before.UnixMicro()); err != nil {
+		return 0, err
+	}
 	res, err := s.write.ExecContext(ctx, forgetKeys, before.UnixMicro(), limit)
 	if err != nil {
 		return 0, err
@@ -260,17 +326,19 @@ func collect(rows *sql.Rows, err error) ([]*order.Order, error) {
 	return orders, rows.Err()
 }
 
-func scan(row interface{ Scan(...any) error }) (*order.Order, error) {
+// scan reads the columns, and what follows them into more.
+func scan(row interface{ Scan(...any) error }, more ...any) (*order.Order, error) {
 	var (
-		o                     order.Order
-		key                   sql.NullString
-		lines, failure        []byte
-		due, created, updated int64
+		o                            order.Order
+		key                          sql.NullString
+		lines, failure               []byte
+		since, due, created, updated int64
+		putOff                       sql.NullInt64
 	)
-	err := row.Scan(&o.ID, &o.CustomerID, &key, &o.Status, &o.Step, &o.Attempts, &due, &o.Version,
-		&o.PaymentMethod, &o.Currency, &lines, &o.TotalMinor, &o.PaymentID, &failure,
-		&o.TraceParent, &created, &updated)
-	if err != nil {
+	fields := []any{&o.ID, &o.CustomerID, &key, &o.Status, &o.Step, &since, &o.Attempts, &o.Owner,
+		&due, &putOff, &o.Version, &o.PaymentMethod, &o.Currency, &lines, &o.TotalMinor,
+		&o.PaymentID, &failure, &o.TraceParent, &created, &updated}
+	if err := row.Scan(append(fields, more...)...); err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(lines, &o.Lines); err != nil {
@@ -282,7 +350,10 @@ func scan(row interface{ Scan(...any) error }) (*order.Order, error) {
 		}
 	}
 	o.Key = key.String
-	o.DueAt, o.CreatedAt, o.UpdatedAt = utc(due), utc(created), utc(updated)
+	o.StepSince, o.DueAt, o.CreatedAt, o.UpdatedAt = utc(since), utc(due), utc(created), utc(updated)
+	if putOff.Valid {
+		o.PutOffAt = utc(putOff.Int64)
+	}
 	return &o, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,10 +17,35 @@ import (
 	"github.com/google/uuid"
 
 	"prove/order-service/internal/order"
+	"prove/order-service/internal/postgrestest"
 )
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	postgrestest.Stop()
+	os.Exit(code)
+}
 
 // onBoth runs a test on a fresh SQLite file and on a fresh PostgreSQL database.
 func onBoth(t *testing.T, test func(t *testing.T, s *Store)) {
+	onBothEmpty(t, func(t *testing.T, s *Store) {
+		if err := s.Migrated(t.Context()); !errors.Is(err, ErrNotMigrated) {
+			t.Fatalf("before migrating: %v", err)
+		}
+		for range 2 { // twice is harmless
+			if err := s.Migrate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(s.Migrated(t.Context()), s.Prepare(t.Context()), s.Ping(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		test(t, s)
+	})
+}
+
+// onBothEmpty does so before the schema is made.
+func onBothEmpty(t *testing.T, test func(t *testing.T, s *Store)) {
 	run := func(name, driver string, dsn func(t *testing.T) string) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -32,24 +58,13 @@ func onBoth(t *testing.T, test func(t *testing.T, s *Store)) {
 					t.Error(err)
 				}
 			})
-			if err := s.Migrated(t.Context()); !errors.Is(err, ErrNotMigrated) {
-				t.Fatalf("before migrating: %v", err)
-			}
-			for range 2 { // twice is harmless
-				if err := s.Migrate(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := errors.Join(s.Migrated(t.Context()), s.Prepare(t.Context()), s.Ping(t.Context())); err != nil {
-				t.Fatal(err)
-			}
 			test(t, s)
 		})
 	}
 	run("sqlite", "sqlite", func(t *testing.T) string {
 		return filepath.Join(t.TempDir(), "a name with ?, % and #.db")
 	})
-	run("postgres", "pgx", newPostgres)
+	run("postgres", "pgx", postgrestest.New)
 }
 
 var long = time.Hour
@@ -58,7 +73,7 @@ func newOrder(customer, key string) *order.Order {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	return &order.Order{
 		ID: uuid.Must(uuid.NewV7()).String(), CustomerID: customer, Key: key,
-		Status: order.Pending, Step: order.StepReserve, DueAt: now.Add(long),
+		Status: order.Pending, Step: order.StepReserve, StepSince: now, Owner: "w1", DueAt: now,
 		PaymentMethod: "tok_approve", Lines: []order.Line{{SKU: "A", Name: "Ä \"quoted\" näme", Quantity: 2}},
 		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		CreatedAt:   now, UpdatedAt: now,
@@ -83,6 +98,8 @@ func TestAnOrderComesBackAsItWasSaved(t *testing.T) {
 		}
 		available := int64(1)
 		o.Status, o.Step, o.Attempts = order.Rejected, order.StepRelease, 2
+		o.PutOffAt, o.Owner, o.DueAt = o.CreatedAt.Add(time.Second), "", o.CreatedAt.Add(long)
+		o.UpdatedAt, o.StepSince = o.CreatedAt.Add(2*time.Second), o.CreatedAt.Add(time.Minute)
 		o.Failure = &order.Failure{Code: order.StockShort, SKU: "A", Available: &available}
 		o.Currency, o.TotalMinor, o.PaymentID = "GBP", 1<<40, "pay-1"
 		o.Lines = append(o.Lines, order.Line{SKU: "B", Quantity: 1, PriceMinor: 3})
@@ -93,12 +110,91 @@ func TestAnOrderComesBackAsItWasSaved(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, o) || got.Version != 2 {
 			t.Fatalf("got %+v, %v\nwant %+v", got, err, o)
 		}
-		var history string
-		if err := s.read.QueryRow(`SELECT history FROM orders`).Scan(&history); err != nil {
+	})
+}
+
+func TestStates(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *Store) {
+		o := newOrder("c", "k")
+		create(t, s, o)
+		save := func(status order.Status, step order.Step, attempts int) {
+			t.Helper()
+			o.Status, o.Step, o.Attempts, o.UpdatedAt = status, step, attempts, o.UpdatedAt.Add(time.Second)
+			if err := s.Save(t.Context(), o, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		save(order.Reserved, order.StepCharge, 0)
+		save(order.Reserved, order.StepCharge, 1) // put off
+		save(order.Reserved, order.StepCharge, 2)
+		save(order.Rejected, order.StepCancelPayment, 0)
+		save(order.Rejected, order.StepRelease, 0)
+		stale := *o
+		stale.Version--
+		stale.Step = order.StepNone
+		if err := s.Save(t.Context(), &stale, nil); !errors.Is(err, order.ErrConflict) {
 			t.Fatal(err)
 		}
-		if n := strings.Count(history, "\n"); n != 2 || !strings.Contains(history, `"status":"rejected"`) {
-			t.Errorf("history is %s", history)
+		at := func(s int) time.Time { return o.CreatedAt.Add(time.Duration(s) * time.Second) }
+		want := []order.State{
+			{At: at(0), Status: order.Pending, Step: order.StepReserve},
+			{At: at(1), Status: order.Reserved, Step: order.StepCharge},
+			{At: at(4), Status: order.Rejected, Step: order.StepCancelPayment},
+			{At: at(5), Status: order.Rejected, Step: order.StepRelease},
+		}
+		got, err := s.States(t.Context(), o.ID)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
+		var tried int
+		if err := s.read.QueryRow(`SELECT attempts FROM order_steps WHERE step = 'charge'`).Scan(&tried); err != nil || tried != 2 {
+			t.Errorf("%d attempts are recorded, %v", tried, err)
+		}
+	})
+}
+
+// An order of the first schema is carried over with its history.
+func TestMigrationKeepsOrders(t *testing.T) {
+	onBothEmpty(t, func(t *testing.T, s *Store) {
+		p, err := s.migrator()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.UpTo(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		history := `{"at_us":1000000,"status":"pending","step":"reserve","attempts":0}
+{"at_us":2000000,"status":"rejected","step":"refund","attempts":3}
+`
+		if _, err := s.write.Exec(`INSERT INTO orders (id, customer_id, status, step, attempts, due_at_us, version,
+			payment_method, currency, lines, total_minor, payment_id, traceparent, created_at_us,
+			updated_at_us, history, idempotency_key, fingerprint, answer_status, answer_body)
+			VALUES ('o', 'c', 'rejected', 'refund', 3, 3000000, 5, 'tok_approve', 'GBP', '[]', 7, 'pay-1', '', 1000000,
+			2000000, $1, 'k', $2, 402, $2)`, history, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Migrate(t.Context()), s.Prepare(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		sec := func(n int64) time.Time { return time.Unix(n, 0).UTC() }
+		prior, err := s.Prior(t.Context(), "o")
+		want := &order.Order{ID: "o", CustomerID: "c", Key: "k", Status: order.Rejected,
+			Step: order.StepCancelPayment, StepSince: sec(2), Attempts: 3, DueAt: sec(3), PutOffAt: sec(2),
+			Version: 5, PaymentMethod: "tok_approve", Currency: "GBP", Lines: []order.Line{}, TotalMinor: 7,
+			PaymentID: "pay-1", CreatedAt: sec(1), UpdatedAt: sec(2)}
+		if err != nil || !reflect.DeepEqual(prior.Order, want) || prior.Answer == nil || prior.Answer.Status != 402 {
+			t.Errorf("got %+v, %v\nwant %+v", prior, err, want)
+		}
+		states, err := s.States(t.Context(), "o")
+		if err != nil || !reflect.DeepEqual(states, []order.State{
+			{At: sec(1), Status: order.Pending, Step: order.StepReserve},
+			{At: sec(2), Status: order.Rejected, Step: order.StepCancelPayment},
+		}) {
+			t.Errorf("got %+v, %v", states, err)
+		}
+		now := sec(4)
+		if due, err := s.Claim(t.Context(), "w", now, now.Add(long), 10); err != nil || len(due) != 1 {
+			t.Errorf("got %+v, %v", due, err)
 		}
 	})
 }
@@ -248,53 +344,87 @@ func TestListPagesNewestFirst(t *testing.T) {
 func TestClaim(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx, now := t.Context(), time.Now().UTC().Truncate(time.Microsecond)
-		due := func(key string, at time.Time, step order.Step, attempts int) *order.Order {
+		horizon := now.Add(30 * time.Second)
+		made := func(key, owner string, due time.Time, step order.Step, attempts int) *order.Order {
 			o := newOrder("c", key)
-			o.DueAt, o.Step, o.Attempts = at, step, attempts
+			o.Owner, o.DueAt, o.Step, o.Attempts = owner, due, step, attempts
 			create(t, s, o)
 			return o
 		}
-		crashed := due("crashed", now.Add(-3*time.Second), order.StepCharge, 0)
-		putOff := due("put off", now.Add(-2*time.Second), order.StepCharge, 4)
-		due("later", now.Add(long), order.StepCharge, 0)
-		due("finished", now.Add(-long), order.StepNone, 0)
+		if err := errors.Join(s.Beat(ctx, "alive", now.Add(time.Minute)), s.Beat(ctx, "alive", now.Add(time.Second)),
+			s.Beat(ctx, "dead", now.Add(-time.Microsecond)), s.Beat(ctx, "from the future", horizon.Add(time.Second)),
+			s.Beat(ctx, "retired", now.Add(time.Second)), s.Retire(ctx, "retired")); err != nil {
+			t.Fatal(err)
+		}
+		want := []*order.Order{ // longest due first
+			made("put off", "", now.Add(-9*time.Second), order.StepCharge, 4),
+			made("crashed", "dead", now.Add(-8*time.Second), order.StepCharge, 0),
+			made("retired", "retired", now.Add(-7*time.Second), order.StepCharge, 0),
+			made("the clock was set back", "from the future", now.Add(-6*time.Second), order.StepCharge, 0),
+			made("unknown owner", "nobody", now.Add(-5*time.Second), order.StepCharge, 0),
+			made("due now", "", now, order.StepCharge, 1),
+			made("due after the clock was set back", "", horizon.Add(time.Second), order.StepCharge, 1),
+		}
+		made("later", "", now.Add(time.Second), order.StepCharge, 1)
+		made("in hand", "alive", now.Add(-long), order.StepCharge, 0)
+		made("mine", "me", now.Add(-long), order.StepCharge, 0)
+		made("finished", "", now.Add(-long), order.StepNone, 0)
 
-		first, err := s.Claim(ctx, now, now.Add(long), 1)
-		if err != nil || len(first) != 1 || first[0].ID != crashed.ID {
+		first, err := s.Claim(ctx, "me", now, horizon, 1)
+		if err != nil || len(first) != 1 || first[0].ID != want[0].ID || first[0].Attempts != 4 || first[0].Version != 2 ||
+			first[0].Owner != "me" || !first[0].PutOffAt.Equal(want[0].UpdatedAt) {
 			t.Fatalf("got %+v, %v", first, err)
 		}
-		if first[0].Attempts != 1 || first[0].Version != 2 {
-			t.Errorf("a claimed order that was in flight has %d attempts", first[0].Attempts)
+		rest, err := s.Claim(ctx, "me", now, horizon, 100)
+		if err != nil || len(rest) != len(want)-1 {
+			t.Fatalf("got %d of %d, %v", len(rest), len(want)-1, err)
 		}
-		second, err := s.Claim(ctx, now, now.Add(long), 10)
-		if err != nil || len(second) != 1 || second[0].ID != putOff.ID || second[0].Attempts != 4 {
-			t.Fatalf("got %+v, %v", second, err)
+		got := map[string]int{}
+		for _, o := range rest {
+			got[o.ID] = o.Attempts
 		}
-		if none, err := s.Claim(ctx, now, now.Add(long), 10); err != nil || len(none) != 0 {
+		for _, o := range want[1:] {
+			if got[o.ID] != 1 {
+				t.Errorf("%q was claimed with %d attempts", o.Key, got[o.ID])
+			}
+		}
+		if none, err := s.Claim(ctx, "me", now, horizon, 10); err != nil || len(none) != 0 {
 			t.Fatalf("got %+v, %v", none, err)
 		}
 		// Whoever held it before has lost it.
-		if err := s.Save(ctx, crashed, nil); !errors.Is(err, order.ErrConflict) {
+		if err := s.Save(ctx, want[1], nil); !errors.Is(err, order.ErrConflict) {
 			t.Errorf("got %v", err)
+		}
+		if n, err := s.ForgetKeys(ctx, now, 10); err != nil || n != 0 {
+			t.Fatalf("forgot %d keys, %v", n, err)
+		}
+		var workers int
+		if err := s.read.QueryRow(`SELECT count(*) FROM workers`).Scan(&workers); err != nil || workers != 2 {
+			t.Errorf("%d workers are known, %v", workers, err)
 		}
 	})
 }
 
+// Several processes, as far as the database can tell.
 func TestConcurrentClaimsShareNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		now := time.Now()
 		for i := range 40 {
 			o := newOrder("c", fmt.Sprint(i))
-			o.DueAt = now.Add(-time.Second)
+			o.Owner, o.DueAt = "", now.Add(-time.Second)
 			create(t, s, o)
 		}
 		var mu sync.Mutex
 		seen := map[string]int{}
 		var wg sync.WaitGroup
-		for range 8 {
+		for i := range 8 {
+			worker := fmt.Sprint("w", i)
+			if err := s.Beat(t.Context(), worker, now.Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
 			wg.Go(func() {
 				for {
-					orders, err := s.Claim(context.Background(), now, now.Add(long), 3)
+					orders, err := s.Claim(context.Background(), worker, now, now.Add(long), 3)
 					if err != nil {
 						t.Error(err)
 						return
@@ -305,7 +435,7 @@ func TestConcurrentClaimsShareNothing(t *testing.T) {
 					}
 					done := len(seen) == 40
 					mu.Unlock()
-					if done || len(orders) == 0 {
+					if done {
 						return
 					}
 				}
@@ -320,16 +450,24 @@ func TestConcurrentClaimsShareNothing(t *testing.T) {
 	})
 }
 
-func TestOldestUnfinished(t *testing.T) {
+func TestBacklog(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
-		if at, err := s.OldestUnfinished(t.Context()); err != nil || !at.IsZero() {
-			t.Fatalf("got %s, %v", at, err)
+		if all, err := s.Backlog(t.Context()); err != nil || len(all) != 0 {
+			t.Fatalf("got %v, %v", all, err)
 		}
 		o := newOrder("c", "1")
 		create(t, s, o)
 		create(t, s, newOrder("c", "2"))
-		if at, err := s.OldestUnfinished(t.Context()); err != nil || !at.Equal(o.CreatedAt) {
-			t.Fatalf("got %s, %v; want %s", at, err, o.CreatedAt)
+		paid := newOrder("c", "3")
+		paid.Status = order.Paid
+		create(t, s, paid)
+		done := newOrder("c", "4")
+		done.Status, done.Step = order.Confirmed, order.StepNone
+		create(t, s, done)
+		all, err := s.Backlog(t.Context())
+		if err != nil || len(all) != 2 || all[order.Paid].Orders != 1 || all[order.Pending].Orders != 2 ||
+			!all[order.Pending].Oldest.Equal(o.CreatedAt) {
+			t.Fatalf("got %v, %v", all, err)
 		}
 	})
 }
@@ -341,15 +479,20 @@ func TestOpenExplains(t *testing.T) {
 	if err := os.WriteFile(corrupt, []byte(strings.Repeat("this is not a database ", 300)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort()
+	// Nothing listens on a port that was just given back.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
+		t.Fatal(err)
+	}
+	closed := l.Addr().String()
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ driver, dsn, want string }{
 		{"sqlite", corrupt, "move it away or restore a backup"},
 		{"sqlite", filepath.Join(dir, "no", "such", "order.db"), "does not exist; create it or set DATABASE_URL"},
 		{"sqlite", dir, "set DATABASE_URL"},
-		{"pgx", fmt.Sprintf("postgresql://u:hunter2@127.0.0.1:%d/d", port), "cannot be reached"},
+		{"pgx", fmt.Sprintf("postgresql://u:hunter2@%s/d", closed), "cannot be reached"},
 	} {
 		s, err := Open(t.Context(), c.driver, c.dsn)
 		if err == nil {

@@ -20,30 +20,44 @@ const Scope = "prove/order-service"
 const (
 	orders           = "prove.orders"
 	orderValue       = "prove.order.value"
+	orderRetries     = "prove.order.retries"
+	orderRecovery    = "prove.order.recovery.duration"
+	unfinished       = "prove.orders.unfinished"
 	oldestUnfinished = "prove.orders.unfinished.oldest"
+	checkoutsShed    = "prove.checkouts.shed"
 	peerRetries      = "prove.peer.retries"
 	breakerState     = "prove.peer.breaker.state"
 )
 
 // Metrics holds the instruments.
 type Metrics struct {
-	meter   metric.Meter
-	orders  metric.Int64Counter
-	value   metric.Int64Histogram
-	retries metric.Int64Counter
+	meter    metric.Meter
+	orders   metric.Int64Counter
+	value    metric.Int64Histogram
+	putOff   metric.Int64Counter
+	recovery metric.Float64Histogram
+	shed     metric.Int64Counter
+	retries  metric.Int64Counter
 }
 
 // NewMetrics registers the instruments with the global meter provider.
 func NewMetrics() (*Metrics, error) {
 	m := &Metrics{meter: otel.Meter(Scope)}
-	var errs [3]error
+	var errs [6]error
 	m.orders, errs[0] = m.meter.Int64Counter(orders, metric.WithUnit("{order}"),
 		metric.WithDescription("Orders by how they ended; unsettled ones are counted again when they end."))
 	m.value, errs[1] = m.meter.Int64Histogram(orderValue, metric.WithUnit("{minor}"),
 		metric.WithDescription("Total of confirmed orders in minor units of their currency."),
 		metric.WithExplicitBucketBoundaries(100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000,
 			100_000, 250_000, 1_000_000))
-	m.retries, errs[2] = m.meter.Int64Counter(peerRetries, metric.WithUnit("{retry}"),
+	m.putOff, errs[2] = m.meter.Int64Counter(orderRetries, metric.WithUnit("{retry}"),
+		metric.WithDescription("Steps of orders that were put off, to be tried again in the background."))
+	m.recovery, errs[3] = m.meter.Float64Histogram(orderRecovery, metric.WithUnit("s"),
+		metric.WithDescription("From when an order was first put off, or left by its process, until no step was left."),
+		metric.WithExplicitBucketBoundaries(0.1, 0.25, 0.5, 1, 2.5, 5, 7.5, 10, 15, 30, 60, 300, 900))
+	m.shed, errs[4] = m.meter.Int64Counter(checkoutsShed, metric.WithUnit("{checkout}"),
+		metric.WithDescription("Checkouts refused before anything was done: too many at once, or no time left."))
+	m.retries, errs[5] = m.meter.Int64Counter(peerRetries, metric.WithUnit("{retry}"),
 		metric.WithDescription("Retries of requests to a peer; denied ones exceeded the retry budget."))
 	return m, errors.Join(errs[:]...)
 }
@@ -54,6 +68,21 @@ func (m *Metrics) Outcome(ctx context.Context, outcome string, o *order.Order) {
 	if outcome == "confirmed" {
 		m.value.Record(ctx, o.TotalMinor, metric.WithAttributes(attribute.String("currency", o.Currency)))
 	}
+}
+
+// PutOff implements order.Observer.
+func (m *Metrics) PutOff(ctx context.Context, o *order.Order) {
+	m.putOff.Add(ctx, 1, metric.WithAttributes(attribute.String("prove.step", string(o.Step))))
+}
+
+// Recovered implements order.Observer.
+func (m *Metrics) Recovered(ctx context.Context, d time.Duration) {
+	m.recovery.Record(ctx, d.Seconds())
+}
+
+// Shed counts a checkout that was not admitted.
+func (m *Metrics) Shed(ctx context.Context, reason string) {
+	m.shed.Add(ctx, 1, metric.WithAttributes(attribute.String("prove.reason", reason)))
 }
 
 // Retry counts a retry, or one that the budget denied.
@@ -74,21 +103,34 @@ func (m *Metrics) ObserveBreaker(peer string, state func() int64) error {
 	return err
 }
 
-// ObserveOldest reports the age of the oldest order with work left, 0 when there is none.
-func (m *Metrics) ObserveOldest(created func(context.Context) (time.Time, error)) error {
-	_, err := m.meter.Float64ObservableGauge(oldestUnfinished, metric.WithUnit("s"),
-		metric.WithDescription("Age of the oldest order that has a step left to take."),
-		metric.WithFloat64Callback(func(ctx context.Context, o metric.Float64Observer) error {
-			t, err := created(ctx)
-			if err != nil {
-				return err
+// ObserveBacklog reports the orders with work left by status, and the age of the oldest of all, 0
+// when there is none: one query for each collection.
+func (m *Metrics) ObserveBacklog(backlog func(context.Context) (map[order.Status]order.Backlog, error)) error {
+	count, err := m.meter.Int64ObservableGauge(unfinished, metric.WithUnit("{order}"),
+		metric.WithDescription("Orders that have a step left to take."))
+	if err != nil {
+		return err
+	}
+	oldest, err := m.meter.Float64ObservableGauge(oldestUnfinished, metric.WithUnit("s"),
+		metric.WithDescription("Age of the oldest order that has a step left to take."))
+	if err != nil {
+		return err
+	}
+	_, err = m.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		all, err := backlog(ctx)
+		if err != nil {
+			return err
+		}
+		age := 0.0
+		for _, status := range []order.Status{order.Pending, order.Reserved, order.Paid, order.Rejected, order.Cancelled} {
+			b, some := all[status]
+			if some {
+				age = max(age, time.Since(b.Oldest).Seconds())
 			}
-			age := 0.0
-			if !t.IsZero() {
-				age = time.Since(t).Seconds()
-			}
-			o.Observe(age)
-			return nil
-		}))
+			o.ObserveInt64(count, b.Orders, metric.WithAttributes(attribute.String("prove.status", string(status))))
+		}
+		o.ObserveFloat64(oldest, age)
+		return nil
+	}, count, oldest)
 	return err
 }

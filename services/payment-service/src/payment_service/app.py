@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from aiohttp import TraceRequestStartParams
 from fastapi import FastAPI
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.trace import Span
@@ -16,9 +17,11 @@ from service_kit import asgi, lifecycle, logs, settings, telemetry
 from service_kit.database import Database, check_migrated, explained, migrate
 from service_kit.faults import LeaseStore
 from service_kit.health import Health
+from service_kit.shed import AsgiShed, Gate
+from starlette.middleware import Middleware
 
 from payment_service import incidents, routes
-from payment_service.acquirer import Acquirer
+from payment_service.acquirer import Acquirer, route
 from payment_service.config import SERVICE, Settings
 from payment_service.metrics import Metrics
 from payment_service.repository import Repository
@@ -28,6 +31,7 @@ from payment_service.worker import Worker
 _PACKAGE = "payment_service"
 _VERSION = version("prove-payment-service")
 _POOL_SIZE = 8  # database connections, and threads to use them
+_MOST_AT_ONCE = 64  # requests of one process that want those: a fifth of a second's work
 # Together asgi.RESERVE_S: for asks still running when the last request is answered, and telemetry.
 _SETTLE_S = _FLUSH_S = asgi.RESERVE_S / 2
 
@@ -37,10 +41,11 @@ def create_app(config: Settings, database: Database) -> FastAPI:
     leases = LeaseStore(config.faults_path(SERVICE))
     acquirer = Acquirer(str(config.acquirer_url), config.acquirer_timeout_s)
     repository = Repository(database)
+    metrics = Metrics()
     worker = Worker(
         repository,
         acquirer,
-        Metrics(),
+        metrics,
         lease_s=config.worker_lease_s,
         poll_s=config.worker_poll_s,
     )
@@ -72,10 +77,13 @@ def create_app(config: Settings, database: Database) -> FastAPI:
         translate=routes.translate,
         max_body_bytes=config.max_body_bytes,
     )
+    gate = Gate(_MOST_AT_ONCE)
+    app.user_middleware.append(Middleware(AsgiShed, gate=gate))  # innermost: its errors are logged
     # No caller is cut off by a deployment: even the longest wait ends within the grace period.
     drain_s = config.shutdown_grace_s - config.shutdown_delay_s - asgi.RESERVE_S
     longest_wait_s = min(routes.LONGEST_WAIT_S, max(0.0, drain_s - 1))
-    routes.add_routes(app, PaymentService(repository, worker), longest_wait_s)
+    service = PaymentService(repository, worker, gate, metrics)
+    routes.add_routes(app, service, longest_wait_s)
     incidents.add_routes(app, leases, config.token)
     return app
 
@@ -101,14 +109,15 @@ def _work(config: Settings, sock: socket.socket) -> None:
     signals.instrument(database.engine)
     if signals.enabled:
         AioHttpClientInstrumentor().instrument(
-            meter_provider=signals.http_meters, request_hook=_name_peer
+            meter_provider=signals.http_meters, request_hook=_name
         )
     asgi.serve(create_app(config, database), config, sock)
     database.close()
     signals.shutdown(_FLUSH_S)
 
 
-def _name_peer(span: Span, _params: object) -> None:
+def _name(span: Span, params: TraceRequestStartParams) -> None:
+    span.update_name(f"{params.method} {route(params.url.path)}")
     span.set_attribute("peer.service", "acquirer")
 
 

@@ -15,9 +15,9 @@ class Settings(ServiceSettings):
     database_url: str = "sqlite:///payment.db"
     web_concurrency: int = Field(default=1, ge=1, le=64)
     acquirer_url: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:8004")
-    acquirer_timeout_s: float = Field(default=5, gt=0, le=60)
+    acquirer_timeout_s: float = Field(default=3, gt=0, le=60)
     """How long one ask of the acquirer may take; after it the outcome is unknown."""
-    worker_lease_s: float = Field(default=10, gt=0, le=600)
+    worker_lease_s: float = Field(default=5, gt=0, le=600)
     """How long a payment belongs to the process that asks for it."""
     worker_poll_s: float = Field(default=1, gt=0, le=60)
     """How often a process looks for payments whose lease has run out."""

@@ -18,4 +18,11 @@ class Metrics:
         """Count an outcome: captured, declined, failed or refunded."""
         if before.status == Status.REFUND_PENDING and after.status == Status.CAPTURED:
             return  # a refused refund: the payment was counted when it was captured
-        self._payments.add(1, {"prove.outcome": str(after.status)})
+        self._count(after)
+
+    def cancelled(self, payment: Payment) -> None:
+        """Count a payment that was cancelled before anything was asked of the acquirer."""
+        self._count(payment)
+
+    def _count(self, payment: Payment) -> None:
+        self._payments.add(1, {"prove.outcome": str(payment.status)})

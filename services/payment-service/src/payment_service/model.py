@@ -9,7 +9,10 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 
 class Status(StrEnum):
-    """Where a payment stands. Money is held by us in CAPTURED and REFUND_PENDING only."""
+    """Where a payment stands.
+
+    Money is held by us in CAPTURED and REFUND_PENDING; in PENDING and CANCELLING it may be.
+    """
 
     PENDING = "pending"
     CAPTURED = "captured"
@@ -18,6 +21,14 @@ class Status(StrEnum):
     """The acquirer refused the request itself: nothing was charged."""
     REFUND_PENDING = "refund_pending"
     REFUNDED = "refunded"
+    CANCELLING = "cancelling"
+    """Cancelled before the outcome of the charge was known: what was charged will be refunded."""
+    CANCELLED = "cancelled"
+    """Cancelled before it was begun: the acquirer was never asked and never will be."""
+
+
+ASKS_FOR_CHARGE = frozenset({Status.PENDING, Status.CANCELLING})
+UNSETTLED = ASKS_FOR_CHARGE | {Status.REFUND_PENDING}
 
 
 class MethodToken(StrEnum):
@@ -66,7 +77,7 @@ class Payment:
     created_at_ms: int
     updated_at_ms: int
     charged_at_ms: int | None
-    """When the charge got its final answer."""
+    """When the charge got its final answer; None if it was cancelled before that."""
     lease_until_ms: int | None
     """While unsettled: until then nobody else asks the acquirer. None once settled."""
     attempts: int
@@ -77,7 +88,15 @@ class Payment:
     @property
     def settled(self) -> bool:
         """Whether nothing is being asked of the acquirer."""
-        return self.status not in (Status.PENDING, Status.REFUND_PENDING)
+        return self.status not in UNSETTLED
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before the charge could be answered: it never will be."""
+        refunded = self.status in (Status.REFUND_PENDING, Status.REFUNDED)
+        return self.status in (Status.CANCELLING, Status.CANCELLED) or (
+            refunded and self.charged_at_ms is None
+        )
 
     def answers(self, charge: Charge) -> bool:
         """Whether it was made by this very request."""

@@ -11,12 +11,15 @@ from service_kit import asgi, deadline
 from service_kit.problem import Problem
 from service_kit.types import WholeNumber
 from sqlalchemy.exc import DBAPIError
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from payment_service.model import Charge, MethodToken, Payment, Status
 from payment_service.service import (
     KeyReusedError,
     NotFoundError,
     NotRefundableError,
+    OverloadedError,
+    PaymentCancelledError,
     PaymentService,
 )
 
@@ -26,6 +29,11 @@ _ANSWER_MARGIN_S = 0.05  # kept of the caller's remaining time, for the answer t
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,4})\"?\s*(?=$|[,;])", re.IGNORECASE)
 _BASE = "/api/v1/payments"
+
+
+class _IdConvertor(StringConvertor):
+    # So that /api/v1/payments/cancel is the cancel and nothing else, whatever the method.
+    regex = "(?!cancel$)[^/]+"
 
 
 class PaymentRequest(BaseModel):
@@ -76,6 +84,7 @@ Prefer = Annotated[
     Header(description="RFC 7240: wait=<seconds> for the acquirer's answer, 10 unless told"),
 ]
 
+_CANCEL = "cancelPayment"
 _LOCATION = {"Location": {"schema": {"type": "string"}, "description": "the payment"}}
 _REPLAYED = {
     "Idempotency-Replayed": {
@@ -87,6 +96,7 @@ _REPLAYED = {
 
 def add_routes(app: FastAPI, service: PaymentService, longest_wait_s: float) -> None:
     """Add the payments API to the app."""
+    register_url_convertor("payment", _IdConvertor())
 
     def wait_s(prefer: str | None) -> float:
         asked = _WAIT.search(prefer or "")
@@ -111,17 +121,14 @@ def add_routes(app: FastAPI, service: PaymentService, longest_wait_s: float) -> 
                 "description": "The acquirer has not answered yet; look at Location",
                 "headers": _LOCATION,
             },
-            **asgi.problems(400, 402, 413, 415, 422, 431, 500, 503),
+            **asgi.problems(400, 402, 409, 413, 415, 422, 431, 500, 503),
         },
-        openapi_extra=_links("getPayment", "refundPayment", statuses=("201", "202")),
+        openapi_extra=_links("getPayment", "refundPayment", _CANCEL, statuses=("201", "202")),
     )
     async def create(
         body: PaymentRequest, idempotency_key: IdempotencyKey, prefer: Prefer = None
     ) -> Response:
-        charge = Charge(
-            idempotency_key, body.order_id, body.amount_minor, body.currency, body.method_token
-        )
-        payment, known = await service.pay(charge, wait_s(prefer))
+        payment, known = await service.pay(_charge(idempotency_key, body), wait_s(prefer))
         replayed = {"Idempotency-Replayed": "true"} if known and payment.settled else {}
         if payment.status in (Status.DECLINED, Status.FAILED):
             raise Problem(
@@ -135,8 +142,31 @@ def add_routes(app: FastAPI, service: PaymentService, longest_wait_s: float) -> 
         headers = {"Location": f"{_BASE}/{payment.id}", **replayed}
         return asgi.json_response(_body(payment), 201 if payment.settled else 202, headers)
 
+    @app.post(
+        _BASE + "/cancel",
+        tags=["payments"],
+        summary="Make a charge not be, whatever became of it",
+        description="With the key and the body of the charge, which need not have come yet. "
+        "Final: what was charged is refunded, what comes later under this key is never charged.",
+        operation_id=_CANCEL,
+        responses={
+            200: {"model": PaymentBody, "description": "Nothing is charged, or it is refunded"},
+            202: {
+                "model": PaymentBody,
+                "description": "It will be; the acquirer has not answered yet",
+                "headers": _LOCATION,
+            },
+            **asgi.problems(400, 409, 413, 415, 422, 431, 500, 503),
+        },
+        openapi_extra=_links("getPayment", "refundPayment", _CANCEL, statuses=("200", "202")),
+    )
+    async def cancel(
+        body: PaymentRequest, idempotency_key: IdempotencyKey, prefer: Prefer = None
+    ) -> Response:
+        return _standing(await service.cancel(_charge(idempotency_key, body), wait_s(prefer)))
+
     @app.get(
-        _BASE + "/{payment_id}",
+        _BASE + "/{payment_id:payment}",
         tags=["payments"],
         summary="One payment",
         operation_id="getPayment",
@@ -160,7 +190,7 @@ def add_routes(app: FastAPI, service: PaymentService, longest_wait_s: float) -> 
         return asgi.json_response({"items": [_body(payment) for payment in payments]})
 
     @app.post(
-        _BASE + "/{payment_id}/refund",
+        _BASE + "/{payment_id:payment}/refund",
         tags=["payments"],
         summary="Give the whole amount back",
         operation_id="refundPayment",
@@ -175,10 +205,7 @@ def add_routes(app: FastAPI, service: PaymentService, longest_wait_s: float) -> 
         },
     )
     async def refund(payment_id: PaymentId, prefer: Prefer = None) -> Response:
-        payment = await service.refund(payment_id, wait_s(prefer))
-        if payment.settled:
-            return asgi.json_response(_body(payment))
-        return asgi.json_response(_body(payment), 202, {"Location": f"{_BASE}/{payment.id}"})
+        return _standing(await service.refund(payment_id, wait_s(prefer)))
 
 
 def translate(error: Exception) -> Problem | None:
@@ -191,6 +218,11 @@ def translate(error: Exception) -> Problem | None:
         case NotRefundableError():
             status = str(error.payment.status)
             return Problem(409, "not-refundable", str(error), payment_status=status)
+        case PaymentCancelledError():
+            return Problem(409, "cancelled", str(error), payment_id=error.payment.id)
+        case OverloadedError():
+            detail = "Too many payments wait for the acquirer; nothing was charged."
+            return Problem(503, "unavailable", detail, headers={"Retry-After": "1"})
         case RequestValidationError() if _key_is_missing(error):
             return Problem(400, "key-missing", "Send an Idempotency-Key header.")
         case DBAPIError():
@@ -203,6 +235,19 @@ def translate(error: Exception) -> Problem | None:
 def _key_is_missing(error: RequestValidationError) -> bool:
     missing = [item["loc"] for item in error.errors() if item["type"] == "missing"]
     return ("header", "idempotency-key") in missing
+
+
+def _charge(idempotency_key: str, body: PaymentRequest) -> Charge:
+    return Charge(
+        idempotency_key, body.order_id, body.amount_minor, body.currency, body.method_token
+    )
+
+
+def _standing(payment: Payment) -> Response:
+    """The payment: 200 once it is settled, 202 and where to look until then."""
+    if payment.settled:
+        return asgi.json_response(_body(payment))
+    return asgi.json_response(_body(payment), 202, {"Location": f"{_BASE}/{payment.id}"})
 
 
 def _body(payment: Payment) -> dict[str, object]:
@@ -225,12 +270,17 @@ def _rfc3339(unix_ms: int) -> str:
 
 
 def _links(*operations: str, statuses: tuple[str, ...]) -> dict[str, Any]:
-    """OpenAPI links: the id in these answers is the parameter of those operations."""
+    """OpenAPI links: the id in these answers is the parameter of those operations.
+
+    A cancel is the same request again, so it takes the request's own key and body.
+    """
+    by_id = {"parameters": {"payment_id": "$response.body#/id"}}
+    by_key = {
+        "parameters": {"header.idempotency-key": "$request.header.idempotency-key"},
+        "requestBody": "$request.body",
+    }
     links = {
-        operation: {
-            "operationId": operation,
-            "parameters": {"payment_id": "$response.body#/id"},
-        }
+        operation: {"operationId": operation, **(by_key if operation == _CANCEL else by_id)}
         for operation in operations
     }
     return {"responses": {status: {"links": links} for status in statuses}}

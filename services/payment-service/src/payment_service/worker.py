@@ -7,6 +7,7 @@ found by its expired lease and asked again under the same key. That is no retry 
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -14,14 +15,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service_kit import logs
 from sqlalchemy.exc import SQLAlchemyError
 
-from payment_service.acquirer import Acquirer, OutcomeUnknownError, RefusedError
+from payment_service.acquirer import MOST_ASKS, Acquirer, OutcomeUnknownError, RefusedError
 from payment_service.metrics import Metrics
-from payment_service.model import Payment, Status
+from payment_service.model import ASKS_FOR_CHARGE, UNSETTLED, Payment, Status
 from payment_service.repository import Repository, unix_ms
 
-_MOST_AT_ONCE = 32  # payments taken over by one process at the same time
+_BATCH = 32  # payments taken over at once
 _FIRST_PAUSE_S = 0.1  # before an unknown outcome is asked again; doubles each time
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 3.0
+_SOON_MS = 500  # who asks for a payment that is due this soon need not hasten it
 _GLANCE_S = 0.25  # how often a waiter looks for what another process has settled
 
 _log = logs.get_logger("payment_service.worker")
@@ -46,7 +48,7 @@ class Worker:
         self._metrics = metrics
         self._lease_s = lease_s
         self._poll_s = poll_s
-        self._asks: set[asyncio.Task[None]] = set()
+        self._asks: dict[asyncio.Task[None], str] = {}
         self._waiters: defaultdict[str, set[asyncio.Future[Payment]]] = defaultdict(set)
         self._due = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
@@ -64,6 +66,11 @@ class Worker:
         for ask in self._asks:
             ask.cancel()
 
+    @property
+    def busy(self) -> bool:
+        """Whether so much is being asked already that a new payment would only wait for it."""
+        return len(self._asks) >= MOST_ASKS
+
     def lease_ms(self) -> int:
         """Until when a payment leased now belongs to this process."""
         return unix_ms() + int(self._lease_s * 1000)
@@ -71,41 +78,66 @@ class Worker:
     def submit(self, payment: Payment) -> asyncio.Task[None]:
         """Ask the acquirer in the background for a payment leased by this process."""
         ask = asyncio.create_task(self._ask(payment))
-        self._asks.add(ask)
-        ask.add_done_callback(self._asks.discard)
+        self._asks[ask] = payment.id
+        ask.add_done_callback(self._asks.pop)
         return ask
 
-    async def wait(self, payment: Payment, wait_s: float) -> Payment:
-        """The payment once it is settled, or as it is after `wait_s`."""
+    async def hasten(self, payment: Payment) -> None:
+        """Ask now for an unsettled payment that would be asked for later, or was left behind.
+
+        What this process is asking already stays as it is: however often a caller comes again,
+        the acquirer hears of it once.
+        """
+        due_ms = payment.lease_until_ms
+        if due_ms is None or due_ms - unix_ms() <= _SOON_MS or payment.id in self._asks.values():
+            return
+        taken = await asyncio.to_thread(self._repository.take_over, payment, self.lease_ms())
+        if taken is not None:
+            self._resolve(taken)
+
+    async def wait(
+        self, payment: Payment, wait_s: float, while_in: Collection[str] = UNSETTLED
+    ) -> Payment:
+        """The payment once it has left the statuses `while_in`, or as it is after `wait_s`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        future: asyncio.Future[Payment] = loop.create_future()
-        self._waiters[payment.id].add(future)
-        try:
-            while not payment.settled and (left := deadline - loop.time()) > 0:
+        while payment.status in while_in and (left := deadline - loop.time()) > 0:
+            future: asyncio.Future[Payment] = loop.create_future()
+            self._waiters[payment.id].add(future)
+            try:
                 await asyncio.wait({future}, timeout=min(left, _GLANCE_S))
-                if future.done():
-                    return future.result()
-                with suppress_instrumentation():
-                    seen = await asyncio.to_thread(self._repository.get, payment.id)
-                payment = seen or payment
-            return payment
-        finally:
-            self._waiters[payment.id].discard(future)
-            if not self._waiters[payment.id]:
-                del self._waiters[payment.id]
+            finally:
+                self._waiters[payment.id].discard(future)
+                if not self._waiters[payment.id]:
+                    del self._waiters[payment.id]
+            if future.done():
+                payment = future.result()
+                continue
+            with suppress_instrumentation():
+                seen = await asyncio.to_thread(self._repository.get, payment.id)
+            payment = seen or payment
+        return payment
+
+    def tell(self, payment: Payment) -> None:
+        """Let those who wait for this payment here know that it has changed."""
+        for future in self._waiters.get(payment.id, ()):
+            if not future.done():
+                future.set_result(payment)
 
     async def _poll(self) -> None:
         while True:
             try:
-                room = _MOST_AT_ONCE - len(self._asks)
+                # Half of what can be asked is kept for new payments.
+                room = min(_BATCH, MOST_ASKS // 2 - len(self._asks))
                 if room > 0:
                     with suppress_instrumentation():
                         left = await asyncio.to_thread(
                             self._repository.claim, self.lease_ms(), room
                         )
                     for payment in left:
-                        self._take_over(payment)
+                        self._resolve(payment)
+                    if len(left) == room:
+                        continue  # after an outage there are many
             except SQLAlchemyError as error:
                 _log.warning("cannot look for unsettled payments", reason=_first_line(error))
             try:
@@ -114,7 +146,7 @@ class Worker:
                 continue
             self._due.clear()
 
-    def _take_over(self, payment: Payment) -> None:
+    def _resolve(self, payment: Payment) -> None:
         # A trace of its own, linked to the one it belongs to: that one may be over for long.
         context = _propagator.extract({"traceparent": payment.traceparent or ""})
         began = trace.get_current_span(context).get_span_context()
@@ -142,6 +174,10 @@ class Worker:
             return
         if settled is None:  # someone else wrote it; waiters here will see it
             return
+        self.tell(settled)
+        if not settled.settled:  # charged, but cancelled meanwhile
+            self.submit(settled)
+            return
         self._metrics.settled(payment, settled)
         _log.info(
             "payment settled",
@@ -150,27 +186,32 @@ class Worker:
             status=settled.status,
             attempts=payment.attempts,
         )
-        for future in self._waiters.get(settled.id, ()):
-            if not future.done():
-                future.set_result(settled)
 
     async def _settle(self, payment: Payment) -> Payment | None:
         """Ask once and write the outcome."""
-        charging = payment.status == Status.PENDING
+        charging = payment.status in ASKS_FOR_CHARGE
         reason = reference = None
         try:
             answer = await self._acquirer.ask(payment)
         except RefusedError as refused:
             _log.error("the acquirer refused", payment_id=payment.id, reason=str(refused))
+            if not charging and payment.cancelled:
+                # It was never told to anyone as captured and must not become it: keep asking.
+                raise OutcomeUnknownError(str(refused)) from refused
             becomes = Status.FAILED if charging else Status.CAPTURED
         else:
             if charging:
                 becomes = Status.CAPTURED if answer.approved else Status.DECLINED
                 reason, reference = answer.reason, answer.reference
             else:
-                becomes = Status.REFUNDED if answer.approved else Status.CAPTURED
+                becomes = Status.REFUNDED
         return await asyncio.to_thread(
-            self._repository.settle, payment, becomes, reason=reason, reference=reference
+            self._repository.settle,
+            payment,
+            becomes,
+            self.lease_ms(),
+            reason=reason,
+            reference=reference,
         )
 
     async def _ask_again_later(self, payment: Payment, reason: str) -> None:

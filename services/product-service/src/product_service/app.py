@@ -13,6 +13,7 @@ from service_kit.database import migrate as migrate_database
 from service_kit.faults import LeaseStore
 from service_kit.health import Health
 from service_kit.problem import Problem
+from service_kit.shed import WsgiShed
 from service_kit.telemetry import Telemetry
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -78,6 +79,7 @@ def create_app(config: Settings, telemetry: Telemetry | None = None) -> ProductA
     api.register_blueprint(routes.reservations(reservations))
     api.register_blueprint(routes.fault_leases(leases, token))
     wsgi.install(app, telemetry=telemetry, health=app.health, leases=leases, translate=_to_problem)
+    app.wsgi_app = WsgiShed(app.wsgi_app)  # type: ignore[method-assign]
     app.extensions["spec"] = api.spec
     return app
 

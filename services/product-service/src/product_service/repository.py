@@ -337,6 +337,12 @@ _INSERT_RESERVATION = text(
     ON CONFLICT (id) DO NOTHING
     """
 )
+_PRICE_RESERVATION = text(
+    """
+    UPDATE reservations SET currency = :currency, total_minor = :total_minor, lines = :lines
+    WHERE id = :id
+    """
+)
 _MOVE = text(
     """
     UPDATE reservations SET status = :status, expires_at_ms = :expires_at_ms
@@ -349,11 +355,24 @@ _COMMIT_HELD = (
     .values(status="committed")
     .returning(*_reservations.c)
 )
-_OVERDUE = (
-    select(_reservations)
-    .where(text("status = 'held'"), _r.expires_at_ms <= bindparam("now_ms"))
-    .order_by(_r.expires_at_ms)
-    .limit(bindparam("limit"))
+_is_overdue = (text("status = 'held'"), _r.expires_at_ms <= bindparam("now_ms"))
+_ANY_OVERDUE = select(_r.id).where(*_is_overdue).limit(1)
+_EXPIRE = (
+    sa.update(_reservations)
+    .where(
+        _r.id.in_(
+            select(_r.id)
+            .where(*_is_overdue)
+            .order_by(_r.expires_at_ms)
+            .limit(bindparam("limit"))
+            # PostgreSQL: who is being committed, extended or swept elsewhere is left alone, and
+            # looked at again once locked. SQLite has one writer and ignores it.
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+    )
+    .values(status="expired")
+    .returning(_r.lines)
 )
 
 
@@ -368,8 +387,12 @@ def reservation(
 
 def insert_reservation(connection: Connection, new: Reservation) -> bool:
     """Store a reservation; False when the id is taken."""
-    values = {**new.__dict__, "lines": json.dumps(new.lines, ensure_ascii=False)}
-    return connection.execute(_INSERT_RESERVATION, values).rowcount == 1
+    return connection.execute(_INSERT_RESERVATION, _values(new)).rowcount == 1
+
+
+def price_reservation(connection: Connection, held: Reservation) -> None:
+    """Write down the goods and prices of a reservation that was just stored without."""
+    connection.execute(_PRICE_RESERVATION, _values(held))
 
 
 def move(connection: Connection, old: Reservation, new: Reservation) -> bool:
@@ -389,10 +412,20 @@ def commit_held(connection: Connection, reservation_id: str) -> Reservation | No
     return _to_reservation(row) if row is not None else None
 
 
-def overdue(connection: Connection, now_ms: int, limit: int) -> list[Reservation]:
-    """Held reservations whose time is over, the oldest first."""
-    rows = connection.execute(_OVERDUE, {"now_ms": now_ms, "limit": limit})
-    return [_to_reservation(row) for row in rows]
+def any_overdue(connection: Connection, now_ms: int) -> bool:
+    """Whether the time of any held reservation is over."""
+    return connection.execute(_ANY_OVERDUE, {"now_ms": now_ms}).first() is not None
+
+
+def expire(connection: Connection, now_ms: int, limit: int) -> list[dict[str, int]]:
+    """Expire held reservations whose time is over, the oldest first; what each of them held."""
+    rows = connection.execute(_EXPIRE, {"now_ms": now_ms, "limit": limit})
+    return [{line["sku"]: line["quantity"] for line in json.loads(row[0])} for row in rows]
+
+
+def _values(reservation: Reservation) -> dict[str, Any]:
+    lines = json.dumps(reservation.lines, ensure_ascii=False)
+    return {**reservation.__dict__, "lines": lines}
 
 
 def _to_reservation(row: Any) -> Reservation:

@@ -224,7 +224,7 @@ def reservations(service: Reservations) -> Blueprint:
         "POST",
         f"{_RESERVATIONS}/<reservation_id>/extend",
         operation(
-            "Hold it longer; what expired or was released is taken again",
+            "Hold it longer; what has expired is taken again",
             success={200: "Reservation"},
             problems=[404, 409],
             body="ExtendRequest",
@@ -240,7 +240,7 @@ def reservations(service: Reservations) -> Blueprint:
         "POST",
         f"{_RESERVATIONS}/<reservation_id>/commit",
         operation(
-            "Make it final; what expired or was released is taken again",
+            "Make it final; what has expired is taken again",
             success={200: "Reservation"},
             problems=[404, 409],
         ),
@@ -253,7 +253,11 @@ def reservations(service: Reservations) -> Blueprint:
         blueprint,
         "POST",
         f"{_RESERVATIONS}/<reservation_id>/release",
-        operation("Give the goods back", success={200: "Reservation"}, problems=[404]),
+        operation(
+            "Give the goods back, for good; what was never held can't be any more",
+            success={200: "Reservation"},
+            problems=[404],
+        ),
         path_parameters=_ID,
     )
     def release_reservation(reservation_id: str) -> Response:

@@ -14,7 +14,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
-from service_kit import problem, telemetry
+from service_kit import problem, shed, telemetry
 
 from product_service import NAME, VERSION
 from product_service.app import ProductApp, create_app
@@ -139,6 +139,14 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().notify()
         if self._exit_at is not None and time.monotonic() >= self._exit_at:
             self.alive = False
+
+    def enqueue_req(self, conn: Any) -> None:
+        conn.queued_at = time.monotonic()
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        shed.queued_since(conn.queued_at)
+        return super().handle(conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """What gunicorn refuses before Flask sees it, as a problem."""

@@ -173,6 +173,11 @@ class Reservations:
     whose time is over counts as expired; its goods go back when the sweeper, or a reservation
     that would otherwise come up short, finds it. Until then the goods are still there to be
     committed or extended, as if given back and taken again.
+
+    A release is final, even of a reservation that was never made: nothing that was sent before
+    it and arrives after it takes goods for that order again.
+
+    Locks are taken in one order, reservations before products, products by sku: no deadlocks.
     """
 
     def __init__(
@@ -188,20 +193,26 @@ class Reservations:
     def reserve(self, order_id: str, lines: Sequence[Line], ttl_s: int) -> tuple[Reservation, bool]:
         """Hold goods for an order; True when the reservation is new.
 
+        Asking again gives the first answer; what has expired meanwhile is taken again, at the
+        prices of the first answer.
+
         Raises:
-            Problem: 409 short of stock, 422 unknown sku, mixed currencies, or an order id that
-                was used for other lines.
+            Problem: 409 short of stock or released, 422 unknown sku, mixed currencies, or an
+                order id that was used for other lines.
         """
         quantities: dict[str, int] = {}
         for line in lines:
             quantities[line.sku] = quantities.get(line.sku, 0) + line.quantity
 
         def hold() -> Reservation:
+            expires = self._clock_ms() + ttl_s * 1000
             with self._database.write() as connection:
-                taken = _take(connection, quantities)
-                held = _priced(order_id, quantities, taken, self._clock_ms() + ttl_s * 1000)
-                if not repository.insert_reservation(connection, held):
+                # First the id, then the goods, then their prices: see the order of locks above.
+                claim = Reservation(order_id, "held", expires, "", 0, [])
+                if not repository.insert_reservation(connection, claim):
                     raise Problem(409, "exists", f"There is a reservation {order_id!r} already.")
+                held = _priced(order_id, quantities, _take(connection, quantities), expires)
+                repository.price_reservation(connection, held)
                 return held
 
         try:
@@ -211,12 +222,32 @@ class Reservations:
             with self._database.read() as connection:
                 earlier = repository.reservation(connection, order_id)
             if earlier is not None:
-                return self._same(earlier, quantities), False
+                return self._again(earlier, quantities, ttl_s), False
             if error.slug == "stock-short":
                 self._metrics.reservation("short")
             raise
         self._metrics.reservation("held")
         return held, True
+
+    def _again(
+        self, earlier: Reservation, quantities: Mapping[str, int], ttl_s: int
+    ) -> Reservation:
+        if earlier.status == "released":
+            raise _released(earlier)
+        if _quantities(earlier) != quantities:
+            detail = f"The order id {earlier.id!r} was used for other lines."
+            raise Problem(422, "key-reused", detail)
+        if self._as_of_now(earlier).status != "expired":
+            return earlier
+        try:
+            return self.extend(earlier.id, ttl_s)
+        except Problem as error:
+            if "sku" not in error.extras:
+                raise
+            self._metrics.reservation("short")
+            short = Problem(409, "stock-short", error.args[0])
+            short.extras.update(error.extras)
+            raise short from None
 
     def get(self, reservation_id: str) -> Reservation:
         """One reservation.
@@ -231,10 +262,10 @@ class Reservations:
         return self._as_of_now(found)
 
     def commit(self, reservation_id: str) -> Reservation:
-        """Make it final. What was released or expired is taken again.
+        """Make it final. What has expired is taken again.
 
         Raises:
-            Problem: 404, or 409 when the goods are gone.
+            Problem: 404, or 409 when it is released, or expired and its goods are gone.
         """
 
         def settle() -> tuple[Reservation, bool]:
@@ -245,7 +276,11 @@ class Reservations:
                 old = _locked(connection, reservation_id)
                 if old.status == "committed":
                     return old, False
-                return _retake(connection, old, replace(old, status="committed")), True
+                new = replace(old, status="committed")
+                if old.status == "held":  # taken again by another step between the statements
+                    repository.move(connection, old, new)
+                    return new, True
+                return _retake(connection, old, new), True
 
         committed, changed = self._unless_expired_goods_help(settle)
         if changed:
@@ -256,7 +291,7 @@ class Reservations:
         """Hold it for `ttl_s` from now, or longer if it is. A committed one stays as it is.
 
         Raises:
-            Problem: 404, or 409 when it is released or expired and the goods are gone.
+            Problem: 404, or 409 when it is released, or expired and its goods are gone.
         """
 
         def hold() -> tuple[Reservation, bool]:
@@ -278,17 +313,24 @@ class Reservations:
         return held
 
     def release(self, reservation_id: str) -> Reservation:
-        """Give the goods back, also of a committed one (its order was cancelled).
+        """Give the goods back, also of a committed one (its order was cancelled). Final.
 
-        Raises:
-            Problem: 404.
+        One that is not there becomes a released one without lines: should its making come late,
+        it finds that and is refused.
         """
         with self._database.write() as connection:
-            old = _locked(connection, reservation_id)
-            if old.status in ("released", "expired"):
+            old = repository.reservation(connection, reservation_id, for_update=True)
+            if old is None:
+                tombstone = Reservation(reservation_id, "released", self._clock_ms(), "", 0, [])
+                if repository.insert_reservation(connection, tombstone):
+                    return tombstone
+                old = _locked(connection, reservation_id)  # made between the two statements
+            if old.status == "released":
                 return old
             new = replace(old, status="released")
             repository.move(connection, old, new)
+            if old.status == "expired":
+                return new
             repository.give(connection, _quantities(old))
         self._metrics.reservation("released")
         return new
@@ -297,33 +339,25 @@ class Reservations:
         """Give back the goods of held reservations whose time is over; how many there were."""
         now = self._clock_ms()
         with self._database.read() as connection:
-            if not repository.overdue(connection, now, 1):
+            if not repository.any_overdue(connection, now):
                 return 0
         goods: Counter[str] = Counter()
-        expired = 0
         with self._database.write() as connection:
-            for old in repository.overdue(connection, now, _SWEEP_BATCH):
-                if repository.move(connection, old, replace(old, status="expired")):
-                    goods.update(_quantities(old))
-                    expired += 1
+            expired = repository.expire(connection, now, _SWEEP_BATCH)
+            for quantities in expired:
+                goods.update(quantities)
             repository.give(connection, goods)
-        self._metrics.reservation("expired", expired)
-        return expired
+        self._metrics.reservation("expired", len(expired))
+        return len(expired)
 
     def _unless_expired_goods_help(self, action: Callable[[], T]) -> T:
         """Run a transaction; where goods are short, sweep and run it once more."""
         try:
             return action()
         except Problem as error:
-            if error.slug not in ("stock-short", "reservation-gone") or not self.sweep():
+            if "available" not in error.extras or not self.sweep():
                 raise
         return action()
-
-    def _same(self, earlier: Reservation, quantities: Mapping[str, int]) -> Reservation:
-        if _quantities(earlier) != quantities:
-            detail = f"The order id {earlier.id!r} was used for other lines."
-            raise Problem(422, "key-reused", detail)
-        return self._as_of_now(earlier)
 
     def _as_of_now(self, found: Reservation) -> Reservation:
         if found.status == "held" and found.expires_at_ms <= self._clock_ms():
@@ -346,10 +380,13 @@ def _take(connection: Connection, quantities: Mapping[str, int]) -> dict[str, re
 
 
 def _retake(connection: Connection, old: Reservation, new: Reservation) -> Reservation:
+    """Take the goods of an expired reservation again, all of them or none."""
+    if old.status == "released":
+        raise _released(old)
     try:
         _take(connection, _quantities(old))
     except Problem as error:
-        detail = f"The reservation is {old.status} and its goods are gone: {error.detail}"
+        detail = f"The reservation has expired and its goods are gone: {error.detail}"
         gone = Problem(409, "reservation-gone", detail)
         gone.extras.update(error.extras)
         raise gone from None
@@ -390,6 +427,11 @@ def _priced(
 
 def _quantities(reservation: Reservation) -> dict[str, int]:
     return {line["sku"]: line["quantity"] for line in reservation.lines}
+
+
+def _released(reservation: Reservation) -> Problem:
+    detail = f"The reservation {reservation.id!r} is released, which is final."
+    return Problem(409, "reservation-gone", detail)
 
 
 def _no_product(sku: str) -> Problem:

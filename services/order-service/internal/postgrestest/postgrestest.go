@@ -1,8 +1,9 @@
-package store
+// Package postgrestest runs Debian's PostgreSQL for tests, on a data directory and port of its own.
+package postgrestest
 
 import (
 	"bytes"
-	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -15,11 +16,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver
 )
 
 var errNoPostgres = errors.New("no PostgreSQL server is installed")
 
-// postgres is one server for all tests of the package; every test has a database of its own.
+// postgres is one server for all tests of a package; every test has a database of its own.
 var postgres = struct {
 	start sync.Once
 	err   error
@@ -30,8 +33,8 @@ var postgres = struct {
 	mu    sync.Mutex
 }{}
 
-func TestMain(m *testing.M) {
-	code := m.Run()
+// Stop ends the server if one was started; TestMain calls it.
+func Stop() {
 	if postgres.cmd != nil {
 		// SIGINT is PostgreSQL's fast shutdown; a server that already ended is as good.
 		_ = postgres.cmd.Process.Signal(syscall.SIGINT)
@@ -40,11 +43,10 @@ func TestMain(m *testing.M) {
 	if postgres.dir != "" {
 		_ = os.RemoveAll(postgres.dir)
 	}
-	os.Exit(code)
 }
 
-// newPostgres returns the URL of an empty database.
-func newPostgres(t *testing.T) string {
+// New returns the URL of an empty database, or skips the test where PostgreSQL is not installed.
+func New(t *testing.T) string {
 	postgres.start.Do(func() { postgres.err = startPostgres() })
 	if errors.Is(postgres.err, errNoPostgres) {
 		t.Skip("skipped: " + postgres.err.Error() + " (Debian: postgresql-15)")
@@ -56,15 +58,19 @@ func newPostgres(t *testing.T) string {
 	postgres.next++
 	name := fmt.Sprintf("orders%d", postgres.next)
 	postgres.mu.Unlock()
-	admin, err := Open(context.Background(), "pgx", postgresURL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	if _, err := admin.write.Exec("CREATE DATABASE " + name); err != nil {
+	if err := execute("CREATE DATABASE " + name); err != nil {
 		t.Fatal(err)
 	}
 	return postgresURL(name)
+}
+
+func execute(statement string) error {
+	db, err := sql.Open("pgx", postgresURL("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(statement)
+	return errors.Join(err, db.Close())
 }
 
 func postgresURL(database string) string {
@@ -105,9 +111,9 @@ func startPostgres() error {
 	postgres.cmd = server
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		s, err := Open(context.Background(), "pgx", postgresURL("postgres"))
+		err := execute("SELECT 1")
 		if err == nil {
-			return s.Close()
+			return nil
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("postgres did not start: %w: %s", err, log.String())

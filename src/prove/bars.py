@@ -1,0 +1,42 @@
+"""Progress bars on stderr for people, lines for a pipe."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+
+class Bars:
+    """Bars of `columns` while it is entered; where stderr is no terminal (CI, a pipe), lines.
+
+    A `transient` one leaves no bars behind.
+    """
+
+    def __init__(
+        self, *columns: ProgressColumn, console: Console | None = None, transient: bool = False
+    ) -> None:
+        self._console = console or Console(stderr=True)
+        self._bars = Progress(
+            *columns,
+            console=self._console,
+            transient=transient,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def _line(self, text: str) -> None:
+        """Tell it where there are no bars."""
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,225 @@
+"""`provectl verify`: experiments that prove a promise or refute it."""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prove.errors import UserError
+
+if TYPE_CHECKING:
+    from prove.verify.experiment import Result
+
+app = typer.Typer(
+    name="verify",
+    help="Prove what the shop promises, on a shop of its own that is broken on purpose.",
+    epilog="Start with: provectl verify orders",
+    no_args_is_help=True,
+)
+
+RATE_PER_S = 30.0
+"""What two cores carry while the shop on them is being killed."""
+ROUND_ORDERS = 10_000
+MUTANT_DRAIN_S = 15.0
+"""A dead process's orders are taken up after 4 s; a bug may well keep one from ever ending."""
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Keep databases, logs and history, also if it holds.")
+]
+
+
+class Database(StrEnum):
+    """Where the three services keep what they know."""
+
+    sqlite = "sqlite"
+    postgres = "postgres"
+
+
+DatabaseOption = Annotated[Database, typer.Option(help="Of the three services.")]
+
+
+@app.command("orders")
+def verify_orders(
+    orders: Annotated[int, typer.Option(min=1, help="Purchases.")] = 2_000,
+    kills: Annotated[int, typer.Option(min=0, help="Processes to kill meanwhile.")] = 30,
+    seed: Annotated[int, typer.Option(help="Decides the plan: what is bought, what fails.")] = 1,
+    database: DatabaseOption = Database.sqlite,
+    *,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Cut the links between the services, too.")
+    ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="Purchases that arrive in a second.")
+    ] = RATE_PER_S,
+    mutant: Annotated[
+        str | None, typer.Option(help="Plant this bug (`verify mutants` lists them).")
+    ] = None,
+    keep: Keep = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help=f"Run in rounds of {ROUND_ORDERS:,} purchases in this directory; the same command "
+            "goes on after the last that was finished.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Write a page of evidence here.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """No order is lost or charged twice: buy, kill -9 and cut meanwhile, then audit the books.
+
+    Customers arrive at a constant rate, whatever becomes of those before them, and ask again under
+    the same key until they know. What they saw is checked against the databases of the services
+    and the ledger of the acquirer. The same seed makes the same plan, not the same interleaving:
+    which request meets which fault is up to the machine.
+
+    2,000 orders take about two minutes. Exit code 1 when a promise is broken: history, databases
+    and logs are kept then, and the story of the first violation is told.
+
+    Examples:
+
+        provectl verify orders
+
+        provectl verify orders --orders 500 --kills 10 --partitions --database postgres --seed 7
+
+        provectl verify orders --orders 100000 --kills 1000 --partitions --resume .prove/full
+    """
+    from prove import tools
+    from prove.verify import mutants, plan, shop
+    from prove.verify.experiment import Experiment
+    from prove.verify.report import Bar
+
+    env = mutants.environment(mutant) if mutant else {}
+    made = plan.make(orders, kills, seed, partitions=partitions, rate_per_s=rate)
+    with _home(resume, f"orders-{database}-{seed}", keep=keep) as home:
+        setup = shop.Setup(home.path, database.value, partitions=partitions, env=env)
+        with tools.ConsoleProgress() as building:
+            shop.ensure_binaries(setup, building)
+        with Bar(orders, kills) as bar:
+            rounds = ROUND_ORDERS if resume else None
+            result = Experiment(made, setup, bar, round_orders=rounds).run()
+        home.holds = result.holds
+        _tell(result, database, report, json_output=json_output)
+    if not result.holds:
+        raise typer.Exit(1)
+
+
+@app.command("mutants")
+def verify_mutants(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all of them.")
+    ] = None,
+    database: DatabaseOption = Database.sqlite,
+    *,
+    keep: Keep = False,
+    json_output: Json = False,
+) -> None:
+    """The proof itself is proven: plant known bugs in the services, one by one, and catch each.
+
+    Each bug lives in the real code of a service, in its test build only, and gets a small run that
+    is arranged so that it has its effect. Takes some ten seconds a bug. Exit code 1 when one is
+    not caught.
+
+    Examples:
+
+        provectl verify mutants
+
+        provectl verify mutants lost-refund --json | jq .figures
+    """
+    from rich.console import Console
+
+    from prove import tools
+    from prove.verify import mutants, report, shop
+    from prove.verify.experiment import Experiment, Silent
+
+    for name in names or ():
+        mutants.environment(name)
+    wanted = [mutants.MUTANTS[name] for name in names or mutants.MUTANTS]
+    caught: dict[str, list[str]] = {}
+    status = Console(stderr=True).status("")
+    with _home(None, f"mutants-{database}", keep=keep) as home, status:
+        with tools.ConsoleProgress() as building:
+            shop.ensure_binaries(shop.Setup(home.path), building)
+        for number, mutant in enumerate(wanted, start=1):
+            status.update(f"{mutant.name} ({number} of {len(wanted)})")
+            setup = shop.Setup(home.path / mutant.name, database.value, env=mutant.environment)
+            result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
+            caught[mutant.name] = list(dict.fromkeys(str(v.kind) for v in result.violations))
+        home.holds = all(caught.values())
+    if json_output:
+        typer.echo(json.dumps(report.mutants_document(caught)))
+    else:
+        report.show_mutants(caught, Console())
+    if not home.holds:
+        raise typer.Exit(1)
+
+
+class _Home:
+    """A directory of a run; it goes at the end when the run held and nobody wants it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.holds = False
+
+
+@contextmanager
+def _home(given: Path | None, name: str, *, keep: bool) -> Iterator[_Home]:
+    from prove.stack import settings
+
+    path = given.expanduser().resolve() if given else None
+    if path is None:
+        name = f"{name}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        path = settings.load().home / "verify" / name
+    home = _Home(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be made ({error.strerror}); set PROVE_HOME to another directory"
+        ) from None
+    try:
+        yield home
+    except KeyboardInterrupt:
+        home.holds = True
+        goes_on = "; the same command goes on" if given else ""
+        typer.echo(f"Stopped, and nothing is left running{goes_on}.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        nothing_ran = not any(path.rglob("*.log"))
+        if given or keep or not (home.holds or nothing_ran):
+            typer.echo(f"kept in {path}", err=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _tell(
+    result: "Result", database: Database, directory: Path | None, *, json_output: bool
+) -> None:
+    from rich.console import Console
+
+    from prove.verify import report
+
+    page = None
+    if directory:
+        from prove.bench.measure import this_run
+
+        command = shlex.join(["provectl", *sys.argv[1:]])
+        page = report.write(directory, f"verify-orders-{database}", result, this_run(), command)
+    if json_output:
+        typer.echo(json.dumps(report.document(result, page)))
+    else:
+        report.show(result, Console())
+    if page:
+        typer.echo(f"wrote {page}", err=True)

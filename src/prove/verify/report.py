@@ -1,0 +1,221 @@
+"""What is told of a run: while it runs, as a table, as JSON and as a page of evidence."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from prove.bench.measure import Run
+from prove.errors import UserError
+from prove.verify.checker import Violation
+from prove.verify.experiment import Result
+from prove.verify.figures import Figures, Spread
+from prove.verify.mutants import MUTANTS
+
+CLAIM = "No order is lost, charged twice, stuck or short of its goods, whatever is killed or cut."
+MUTANTS_CLAIM = "Each of the bugs planted in the services is caught."
+SHOWN_VIOLATIONS = 10
+WIDTH = 100
+
+
+class Bar:
+    """How far a run is, on stderr; where that is no terminal (CI, a pipe), a line a phase."""
+
+    def __init__(self, orders: int, kills: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._kills = kills
+        self._bars = Bars(
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("{task.fields[counts]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bars.add_task("", total=orders, counts="")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def phase(self, text: str) -> None:
+        """What begins now."""
+        self._bars.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def count(self, sent: int, kills: int, open_: int) -> None:
+        """Of the run so far."""
+        counts = f"{sent:,} orders sent, {open_:,} open, {kills:,} of {self._kills:,} kills"
+        self._bars.update(self._task, completed=sent, counts=counts)
+
+
+def rows(figures: Figures) -> list[tuple[str, str]]:
+    """What the figures say, in the order in which it is told."""
+    told = [
+        ("purchases sent", f"{figures.sent:,}: {_counts(figures.purchases)}"),
+        ("attempts", f"{sum(figures.attempts.values()):,}: {_counts(figures.attempts)}"),
+        ("orders in the books", _counts(figures.orders)),
+        ("put off and taken up again", f"{figures.put_off:,}"),
+        ("stuck", f"{figures.stuck:,}"),
+        ("kills", f"{figures.killed:,}: {_counts(figures.kills)}"),
+        ("crash points", _counts(figures.crash_points)),
+        ("restarts", _counts(figures.restarts)),
+        ("cuts", _counts(figures.cuts)),
+        ("faults that did not come about", f"{figures.missed:,}"),
+        ("arrivals that were late", f"{figures.late:,}"),
+        ("from creation to the end", _spread(figures.settled)),
+        ("recovery after the last fault", _spread(figures.recovery)),
+        ("answered", f"{figures.goodput_per_s:g} purchases/s for {figures.duration_s:,g} s"),
+    ]
+    if figures.rounds > 1:
+        told.append(("rounds", str(figures.rounds)))
+    return told
+
+
+def show(result: Result, console: Console) -> None:
+    """The figures, the verdict, the first violations and the story of the very first."""
+    table = Table(box=None, pad_edge=False, show_header=False, width=min(WIDTH, console.width))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows(result.figures):
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    if result.holds:
+        console.print(Text("holds", "bold green").append(f": {CLAIM}", "not bold default"))
+        return
+    count = len(result.violations)
+    console.print(Text("does not hold", "bold red").append(f": violations: {count:,}", "default"))
+    for violation in result.violations[:SHOWN_VIOLATIONS]:
+        console.print(f"  {_line(violation)}", highlight=False, markup=False)
+    if count > SHOWN_VIOLATIONS:
+        console.print(f"  … and {count - SHOWN_VIOLATIONS:,} more")
+    console.print("\nThe first of them:", result.story, sep="\n", highlight=False, markup=False)
+
+
+def document(result: Result, report: Path | None) -> dict[str, Any]:
+    """For `--json`: one object, of the form all of `provectl verify` answers in."""
+    return {
+        "claim": CLAIM,
+        "verdict": _verdict(result),
+        "figures": result.figures.model_dump() | _plan(result),
+        "violations": [asdict(violation) for violation in result.violations],
+        "report": str(report) if report else None,
+    }
+
+
+def show_mutants(caught: Mapping[str, Sequence[str]], console: Console) -> None:
+    """Each planted bug and the violations that gave it away."""
+    table = Table(box=None, pad_edge=False, width=min(WIDTH, console.width))
+    for heading in ("mutant", "service", "what it does", "caught by"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("mutant", "service"))
+    for name, kinds in caught.items():
+        mutant = MUTANTS[name]
+        by = Text(kinds[0], "green") if kinds else Text("not caught", "bold red")
+        table.add_row(name, mutant.service, mutant.bug, by)
+    console.print(table, highlight=False)
+    survived = sum(not kinds for kinds in caught.values())
+    verdict = Text("does not hold", "bold red") if survived else Text("holds", "bold green")
+    console.print(verdict.append(f": {MUTANTS_CLAIM}", "not bold default"))
+
+
+def mutants_document(caught: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """For `--json`; a violation is a bug that was not caught."""
+    survived = [name for name, kinds in caught.items() if not kinds]
+    return {
+        "claim": MUTANTS_CLAIM,
+        "verdict": "does not hold" if survived else "holds",
+        "figures": {"mutants": len(caught), "caught_by": caught},
+        "violations": survived,
+        "report": None,
+    }
+
+
+def write(directory: Path, name: str, result: Result, run: Run, command: str) -> Path:
+    """The page and, beside it, the same as JSON; returns the page. Raises UserError."""
+    page = directory / f"{name}.md"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        page.write_text(markdown(result, run, command))
+        facts = {**document(result, page), "run": run.model_dump(mode="json"), "command": command}
+        page.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written: {error.strerror}") from None
+    return page
+
+
+def markdown(result: Result, run: Run, command: str) -> str:
+    """A page that tells what was run, where, of what, and what came of it."""
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    stamp = [
+        ("command", f"`{command}`"),
+        ("commit", f"`{run.commit}`"),
+        ("date", f"{run.taken_at:%Y-%m-%d %H:%M} UTC"),
+        ("machine", f"{run.cpu}, {run.cores} cores, {run.memory_gib:g} GiB, {run.os}"),
+        ("versions", versions),
+        *((name, str(value)) for name, value in _plan(result).items()),
+    ]
+    parts = [
+        f"# {CLAIM}",
+        f"**Verdict: {_verdict(result)}**, violations: {len(result.violations)}.",
+        _table(("run", ""), stamp),
+        _table(("figure", ""), rows(result.figures)),
+    ]
+    if result.violations:
+        listed = "\n".join(f"- {_line(each)}" for each in result.violations[:SHOWN_VIOLATIONS])
+        parts += ["## Violations", listed, f"```\n{result.story}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(result: Result) -> str:
+    return "holds" if result.holds else "does not hold"
+
+
+def _plan(result: Result) -> dict[str, Any]:
+    plan = result.plan
+    kills = sum(fault.kind != "cut" for fault in plan.faults)
+    return {
+        "orders": len(plan.purchases),
+        "kills planned": kills,
+        "cuts planned": len(plan.faults) - kills,
+        "seed": plan.seed,
+        "rate per second": plan.rate_per_s,
+    }
+
+
+def _line(violation: Violation) -> str:
+    what = f"{violation.kind}: {violation.subject}"
+    return f"{what}: expected {violation.expected}, found {violation.found}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+
+
+def _spread(spread: Spread) -> str:
+    if not spread.count:
+        return "no order"
+    quantiles = f"P50 {spread.p50_s:g} s, P99 {spread.p99_s:g} s, max {spread.max_s:g} s"
+    return f"{quantiles} ({spread.count:,} orders)"
+
+
+def _table(header: Sequence[str], body: Sequence[tuple[str, str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", f"|{' :-- |' * len(header)}"]
+    return "\n".join(lines + [f"| {name} | {value} |" for name, value in body])

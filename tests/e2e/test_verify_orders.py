@@ -1,0 +1,182 @@
+"""The proof itself: real services, real kills, both databases; and every planted bug is caught.
+
+`provectl verify` as it is called, on shops of its own: parallel to everything else.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import pytest
+from service_kit import postgres
+from service_kit.testing import wait_until
+
+from prove.errors import UserError
+from prove.stack import state
+from prove.verify import plan
+from prove.verify.experiment import Experiment, Silent
+from prove.verify.mutants import MUTANTS
+from prove.verify.shop import Setup
+from tests.support.stack import PROVECTL
+
+TIMEOUT_S = 900
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
+
+
+@contextmanager
+def verify(home: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    with subprocess.Popen(
+        [PROVECTL, "verify", *arguments],
+        env={**os.environ, "PROVE_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+def verdict(home: Path, *arguments: str) -> dict[str, Any]:
+    with verify(home, *arguments, "--json") as process:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode in (0, 1), err
+    document: dict[str, Any] = json.loads(out)
+    document["stderr"] = err
+    return document
+
+
+def left(home: Path) -> list[psutil.Process]:
+    """Processes of any run in this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(home) in process.environ().get(state.MARKER, "") + " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    # PostgreSQL runs as another user where the tests run as root.
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        if directory.owner() == "root":
+            directory.chmod(0o711)
+    return tmp_path
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_no_order_is_lost_or_charged_twice(database: str, home: Path) -> None:
+    _needs(database)
+
+    document = verdict(
+        home,
+        *("orders", "--orders", "2000", "--kills", "30", "--partitions"),
+        *("--seed", "4", "--database", database),
+    )
+
+    assert document["verdict"] == "holds", document["stderr"]
+    figures = document["figures"]
+    assert sum(figures["purchases"].values()) == 2000
+    assert "open" not in figures["purchases"]
+    assert figures["purchases"]["confirmed"] > 1000
+    assert sum(figures["kills"].values()) == 30
+    assert figures["crash_points"]
+    assert figures["cuts"]
+    assert figures["stuck"] == 0
+    assert not left(home)
+    assert not list((home / "verify").iterdir()), "a run that holds leaves nothing behind"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_planted_bug_is_caught(mutant: str, home: Path) -> None:
+    document = verdict(home, "mutants", mutant)
+
+    assert document["figures"]["caught_by"][mutant], "nothing gave it away"
+    assert document["verdict"] == "holds"
+
+
+def test_a_run_that_does_not_hold_keeps_its_history_and_tells_its_story(home: Path) -> None:
+    arguments = ("--orders", "60", "--kills", "0", "--mutant", "lost-refund", "--seed", "3")
+    with verify(home, "orders", *arguments) as run:
+        out, err = run.communicate(timeout=TIMEOUT_S)
+
+    assert run.returncode == 1, out + err
+    assert "does not hold" in out
+    assert "unrefunded-charge" in out
+    (kept,) = (home / "verify").iterdir()
+    assert str(kept) in err.replace("\n", "")
+    assert (kept / "history-001.jsonl").stat().st_size
+    assert not left(home)
+
+
+def test_an_interrupted_run_leaves_nothing_behind_and_can_go_on(home: Path) -> None:
+    arguments = ("orders", "--orders", "30", "--kills", "0", "--resume", str(home / "full"))
+    with verify(home, *arguments, "--rate", "5") as run:
+        history = home / "full" / "history-001.jsonl"
+        wait_until(lambda: history.exists() and history.stat().st_size, what="a first purchase")
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=TIMEOUT_S)
+    assert run.returncode == 130, out + err
+    assert not left(home)
+
+    with verify(home, *arguments) as run:
+        out, err = run.communicate(timeout=TIMEOUT_S)
+    assert (run.returncode, "other options" in err) == (2, True), out + err
+
+    document = verdict(home, *arguments, "--rate", "5")
+    assert document["verdict"] == "holds", document["stderr"]
+    assert sum(document["figures"]["purchases"].values()) == 30
+
+
+class Interrupted(Silent):
+    """Is stopped by its user in the second round."""
+
+    def __init__(self) -> None:
+        self.heals = 0
+
+    def phase(self, text: str) -> None:
+        self.heals += text == "healing"
+        if self.heals == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_run_of_rounds_goes_on_after_the_last_that_was_finished(
+    database: Literal["sqlite", "postgres"], home: Path
+) -> None:
+    _needs(database)
+    planned = plan.make(45, 3, 2, rate_per_s=10)
+    setup = Setup(home / "full", database)
+
+    with pytest.raises(KeyboardInterrupt):
+        Experiment(planned, setup, Interrupted(), round_orders=15).run()
+    result = Experiment(planned, setup, Silent(), round_orders=15).run()
+
+    assert result.holds, result.story
+    assert (result.figures.rounds, result.figures.sent, result.figures.killed) == (3, 45, 3)
+
+
+def test_a_directory_with_something_else_is_left_alone(home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "data" / "order.db").touch()
+
+    with pytest.raises(UserError, match="another directory"):
+        Experiment(plan.make(1, 0, 1), Setup(home), Silent(), round_orders=1).run()
+
+    assert (home / "data" / "order.db").exists()
+
+
+def _needs(database: str) -> None:
+    if database == "postgres":
+        try:
+            postgres.programs_directory()
+        except postgres.MissingError as missing:
+            pytest.skip(str(missing))

@@ -1,0 +1,211 @@
+"""The nemesis against real processes, and the requests it makes of Toxiproxy."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from prove.stack import state
+from prove.stack.settings import StackSettings
+from prove.stack.state import ProcessId, ProcessState, StackState
+from prove.verify import nemesis
+from prove.verify.nemesis import Act, Journal, Nemesis, Toxiproxy
+from prove.verify.plan import CrashPoint, Cut, Fault, Kill
+from prove.verify.shop import Setup, Shop, free_ports
+
+PARENT = (
+    "import subprocess, sys, time; "
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); time.sleep(600)"
+)
+CUT = Cut(
+    after_op=0,
+    link="order-payment",
+    name="half-open",
+    toxic="timeout",
+    stream="downstream",
+    attributes={"timeout": 0},
+    duration_s=0.01,
+)
+
+
+@pytest.fixture
+def service() -> Iterator[psutil.Process]:
+    """A process with a child, in a group of their own, as the supervisor starts services."""
+    started = subprocess.Popen([sys.executable, "-c", PARENT], start_new_session=True)
+    process = psutil.Process(started.pid)
+    deadline = time.monotonic() + 60
+    while not process.children() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = process.children()
+    yield process
+    for each in (process, *children):
+        if each.is_running():
+            each.kill()
+    started.wait()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, service: psutil.Process) -> Shop:
+    """A shop whose Order Service is that process."""
+    setup = Setup(tmp_path)
+    setup.crash_dir.mkdir()
+    (tmp_path / "run").mkdir()
+    leader = ProcessState(
+        name="order",
+        group="shop",
+        phase="ready",
+        id=ProcessId.of(service.pid),
+        ports=(),
+        ready_url="",
+        log=tmp_path / "order.log",
+    )
+    state.save(
+        StackState(
+            version="",
+            home=tmp_path,
+            supervisor=ProcessId.of(os.getpid()),
+            started_at=0,
+            ports={},
+            processes={"order": leader},
+        )
+    )
+    return Shop(setup, StackSettings(home=tmp_path), {}, None)
+
+
+def carry_out(shop: Shop, *faults: Fault, last_op: int = 0) -> list[Act]:
+    """Run the faults; returns the journal."""
+    file = shop.setup.home / "faults.jsonl"
+    with Journal(file) as journal:
+        asyncio.run(Nemesis(shop, journal, lambda: last_op).run(faults))
+    return nemesis.read(file)
+
+
+def gone(process: psutil.Process) -> bool:
+    deadline = time.monotonic() + 60
+    while state.runs(process) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not state.runs(process)
+
+
+def test_a_service_is_killed_with_all_its_processes(shop: Shop, service: psutil.Process) -> None:
+    worker = service.children()[0]
+
+    (act,) = carry_out(shop, Kill(0, "order"))
+
+    assert (act.did, act.target, act.detail["pid"]) == ("kill", "order", service.pid)
+    assert gone(service)
+    assert gone(worker)
+
+
+def test_a_single_worker_is_killed_alone(shop: Shop, service: psutil.Process) -> None:
+    worker = service.children()[0]
+
+    (act,) = carry_out(shop, Kill(0, "order", worker=True))
+
+    assert (act.did, act.detail["pid"]) == ("kill-worker", worker.pid)
+    assert gone(worker)
+    assert state.runs(service)
+
+
+def test_a_crash_point_that_is_passed_counts_as_a_kill(shop: Shop, service: psutil.Process) -> None:
+    armed = shop.setup.crash_dir / "order.charge.after"
+
+    def pass_it() -> None:
+        while not armed.exists():
+            time.sleep(0.01)
+        armed.rename(f"{armed}.fired.4711")
+
+    passing = threading.Thread(target=pass_it)
+    passing.start()
+    (act,) = carry_out(shop, CrashPoint(0, "order", "charge.after"))
+    passing.join()
+
+    assert (act.did, act.target) == ("crash-point", "order.charge.after")
+    assert act.detail == {"pids": [4711]}
+    assert state.runs(service)
+    assert not list(shop.setup.crash_dir.iterdir())
+
+
+def test_a_crash_point_that_nobody_passes_becomes_a_kill(
+    shop: Shop, service: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nemesis, "CRASH_POINT_S", 0.05)
+
+    (act,) = carry_out(shop, CrashPoint(0, "order", "release.before"))
+
+    assert (act.did, act.target) == ("kill-instead", "order.release.before")
+    assert gone(service)
+    assert not list(shop.setup.crash_dir.iterdir())
+
+
+def test_what_cannot_be_killed_is_told(
+    shop: Shop, service: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nemesis, "KILL_TIMEOUT_S", 0.05)
+    service.kill()
+    service.wait()
+
+    (act,) = carry_out(shop, Kill(0, "order"))
+
+    assert act.did == "missed"
+
+
+def test_a_fault_waits_for_its_purchase(shop: Shop, service: psutil.Process) -> None:
+    with Journal(shop.setup.home / "faults.jsonl") as journal:
+        sent = iter([0, 3, 4])
+        seen: list[int] = []
+
+        def last_op() -> int:
+            seen.append(next(sent))
+            return seen[-1]
+
+        asyncio.run(Nemesis(shop, journal, last_op).run([Kill(4, "order")]))
+
+    assert seen == [0, 3, 4]
+
+
+def test_toxics_are_put_on_a_link_and_taken_off() -> None:
+    asked: list[tuple[str, str, Mapping[str, object] | None]] = []
+
+    def proxy(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else None
+        asked.append((request.method, request.url.path, body))
+        return httpx.Response(404 if request.method == "DELETE" else 200)
+
+    async def run() -> None:
+        toxiproxy = Toxiproxy("http://proxy", httpx.MockTransport(proxy))
+        await toxiproxy.add(CUT, "half-open-0")
+        await toxiproxy.remove("order-payment", "half-open-0")  # gone already: no error
+        await toxiproxy.reset()
+        await toxiproxy.close()
+
+    asyncio.run(run())
+
+    toxic = {
+        "name": "half-open-0",
+        "type": "timeout",
+        "stream": "downstream",
+        "toxicity": 1.0,
+        "attributes": {"timeout": 0},
+    }
+    assert asked == [
+        ("POST", "/proxies/order-payment/toxics", toxic),
+        ("DELETE", "/proxies/order-payment/toxics/half-open-0", None),
+        ("POST", "/reset", None),
+    ]
+
+
+def test_free_ports_differ_and_are_free() -> None:
+    ports = free_ports(20)
+
+    assert len(set(ports)) == 20
+    assert all(20_000 <= port < 32_000 for port in ports)
