@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,10 @@ def left(home: Path) -> list[psutil.Process]:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     # PostgreSQL runs as another user where the tests run as root.
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        if directory.owner() == "root":
-            directory.chmod(0o711)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory == Path(tempfile.gettempdir()):
+            break
+        directory.chmod(0o711)
     return tmp_path
 
 

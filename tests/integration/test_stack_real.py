@@ -224,7 +224,7 @@ def test_after_a_killed_supervisor_up_clears_away_and_starts(own: Stack) -> None
     assert "the supervisor was killed and left" in status.stdout
     doctor = own.run("doctor")
     assert doctor.returncode == 1
-    assert "end them with" in doctor.stdout
+    assert "cleans up and starts again" in doctor.stdout
 
     again = own.run("up", "--detach")
     assert again.returncode == 0, again.stderr

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -90,6 +91,7 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_signals,
         )
 
     def run(
@@ -99,6 +101,12 @@ class Stack:
         with self.start(*arguments, env=env) as process:
             out, err = process.communicate(timeout=RUN_TIMEOUT_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _hear_signals() -> None:
+    """Under nohup, or in the background of a script, tests inherit that signals are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 Running = subprocess.Popen[str]

@@ -114,7 +114,9 @@ def _initialise(programs: Path, data: Path, user: str | None) -> None:
     )
     if made.returncode != 0:
         said = made.stderr.strip().splitlines()
-        raise ServerError(f"initdb could not make {data}: {said[-1] if said else 'no reason told'}")
+        hint = f"; the account {user!r} must be able to enter that directory" if user else ""
+        told = said[-1] if said else "no reason told"
+        raise ServerError(f"initdb could not make {data}: {told}{hint}")
 
 
 def _options(**settings: object) -> list[str]:
