@@ -32,13 +32,15 @@ def up(
 
     settings = stack_settings.load()
     supervisor = ensure_running(settings)
-    _print_addresses(settings)
-    if detach or supervisor is None:
-        return
-    typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
     try:
+        _print_addresses(settings)
+        if detach or supervisor is None:
+            return
+        typer.echo(f"Its log follows; Ctrl-C stops it (or {command('down')} elsewhere).\n")
         _stream(settings, supervisor)
     except KeyboardInterrupt:
+        if supervisor is None:
+            raise
         _stop(supervisor)
     _tell_end(supervisor)
 
