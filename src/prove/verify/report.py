@@ -4,15 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from prove.bars import Bars
 from prove.bench.measure import Run
 from prove.errors import UserError
 from prove.verify.checker import Violation
@@ -26,40 +25,25 @@ SHOWN_VIOLATIONS = 10
 WIDTH = 100
 
 
-class Bar:
+class Bar(Bars):
     """How far a run is, on stderr; where that is no terminal (CI, a pipe), a line a phase."""
 
     def __init__(self, orders: int, kills: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._kills = kills
-        self._bars = Bars(
+        super().__init__(
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
             TextColumn("{task.fields[counts]}"),
-            console=self._console,
+            console=console,
             transient=True,
-            disable=not self._console.is_terminal,
         )
+        self._kills = kills
         self._task = self._bars.add_task("", total=orders, counts="")
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def phase(self, text: str) -> None:
         """What begins now."""
         self._bars.update(self._task, description=text)
-        if not self._console.is_terminal:
-            self._console.print(text, highlight=False, soft_wrap=True)
+        self._line(text)
 
     def count(self, sent: int, kills: int, open_: int) -> None:
         """Of the run so far."""
