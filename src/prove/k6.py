@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from service_kit import ports
 
 from prove.errors import UserError
 from prove.loadtest import Request
@@ -94,7 +94,7 @@ def play(
             "id": secrets.token_hex(8),
             "scenario": dict(scenario),
         }
-        address = _free_address()
+        address = f"{ports.HOST}:{ports.claim()[0]}"
         process = start(k6, SCRIPT, {"RUN": json.dumps(run)}, log, address)
         interrupted = _wait(process, address, show)
         if interrupted and not summary.exists():
@@ -199,9 +199,3 @@ def _environment(added: Mapping[str, str]) -> dict[str, str]:
         "K6_NO_USAGE_REPORT": "true",
         "K6_AUTO_EXTENSION_RESOLUTION": "false",
     }
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"

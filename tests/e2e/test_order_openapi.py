@@ -6,10 +6,10 @@
 import subprocess
 from pathlib import Path
 
+from service_kit.ports import claim
 from service_kit.testing import running, script
 
 from prove import tools
-from tests.support.ports import claim
 from tests.support.stack import Stack
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")

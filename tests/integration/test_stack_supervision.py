@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from service_kit.ports import claim
 from service_kit.testing import wait_until
 
 from prove.errors import UserError
@@ -18,7 +19,6 @@ from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessState, StackState
 from prove.stack.supervisor import Plan
-from tests.support import ports
 
 STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
 
@@ -26,7 +26,7 @@ STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
 def standin(
     name: str, *behaviours: str, needs: tuple[str, ...] = (), stop_timeout_s: float = 10
 ) -> ProcessSpec:
-    (port,) = ports.claim()
+    (port,) = claim()
     return ProcessSpec(
         name=name,
         argv=(sys.executable, str(STANDIN), str(port), *behaviours),

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import httpx
 import pytest
 
 from prove.stack import observability
-from prove.stack.settings import StackSettings, port_fields
+from prove.stack.settings import StackSettings, on_free_ports
 from prove.tools import ensure
 
 # One set of servers, so one worker.
@@ -130,19 +129,10 @@ def tags(span: dict[str, Any]) -> dict[str, Any]:
     return {tag["key"]: tag["value"] for tag in span["tags"]}
 
 
-def free_ports() -> dict[str, int]:
-    """A port nobody listens on for every port setting."""
-    with ExitStack() as stack:
-        sockets = {name: stack.enter_context(socket.socket()) for name in port_fields()}
-        for one in sockets.values():
-            one.bind(("127.0.0.1", 0))
-        return {name: one.getsockname()[1] for name, one in sockets.items()}
-
-
 @contextmanager
 def running(home: Path) -> Iterator[Pipeline]:
     """The four servers, ready; they are ended and must have ended well."""
-    settings = StackSettings.model_validate({"home": home, **free_ports()})
+    settings = on_free_ports(home)
     specs = observability.processes(settings, ensure(*observability.TOOLS))
     settings.data_dir.mkdir(parents=True)
     with ExitStack() as stack:

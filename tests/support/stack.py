@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prove.stack import state
-from prove.stack.settings import StackSettings, port_fields
+from prove.stack.settings import StackSettings, on_free_ports
 from prove.stack.state import StackState
-from tests.support import ports
 
 SHARED = "PROVE_TEST_SHARED"
 """Environment variable: the directory that all workers of a run share."""
@@ -31,9 +30,7 @@ class Stack:
     @classmethod
     def at(cls, home: Path) -> "Stack":
         """A stack in `home` with ports of its own; not started."""
-        names = port_fields()
-        given = dict(zip(names, ports.claim(len(names)), strict=True))
-        return cls(StackSettings.model_validate({"home": home, **given}))
+        return cls(on_free_ports(home))
 
     @classmethod
     def shared(cls, directory: Path) -> "Stack":

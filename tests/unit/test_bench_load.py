@@ -5,6 +5,7 @@ import pytest
 
 from prove.bench import load, shop
 from prove.bench.load import Plan, Request
+from prove.stack.settings import on_free_ports
 
 # Of a real run of load/bench-shop.js: 4 s at 60/s, in turn to a server that answers after 20 ms
 # and to one that answers 503 after 2 s, so that k6 runs out of users.
@@ -74,7 +75,7 @@ def test_a_catalogue_is_the_same_each_time() -> None:
 
 
 def test_ports_of_a_measured_stack_are_free_and_its_environment_names_them(tmp_path: Path) -> None:
-    settings = shop.free_settings(tmp_path)
+    settings = on_free_ports(tmp_path)
 
     assert len(set(settings.ports.values())) == len(settings.ports)
     told = shop.environment(settings)

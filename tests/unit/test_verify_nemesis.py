@@ -20,7 +20,7 @@ from prove.stack.state import ProcessId, ProcessState, StackState
 from prove.verify import nemesis
 from prove.verify.nemesis import Act, Journal, Nemesis, Toxiproxy
 from prove.verify.plan import CrashPoint, Cut, Fault, Kill
-from prove.verify.shop import Setup, Shop, free_ports
+from prove.verify.shop import Setup, Shop
 
 PARENT = (
     "import subprocess, sys, time; "
@@ -202,10 +202,3 @@ def test_toxics_are_put_on_a_link_and_taken_off() -> None:
         ("DELETE", "/proxies/order-payment/toxics/half-open-0", None),
         ("POST", "/reset", None),
     ]
-
-
-def test_free_ports_differ_and_are_free() -> None:
-    ports = free_ports(20)
-
-    assert len(set(ports)) == 20
-    assert all(20_000 <= port < 32_000 for port in ports)

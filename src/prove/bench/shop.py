@@ -2,7 +2,6 @@
 
 import dataclasses
 import random
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ SEED = 20101201
 STOCK = 1_000_000_000  # the most a product can have: none is ever short
 BATCH = 5_000
 IMPORT_TIMEOUT_S = 120.0
-FIRST_OFFSET, LAST_OFFSET = 2_000, 13_000  # below the ports Linux gives to clients
 # Each code is in the names of this many products, however large the catalogue.
 PER_CODE = 10
 
@@ -52,20 +50,7 @@ def home() -> Iterator[StackSettings]:
             f"{own} cannot be written ({error.strerror}); set PROVE_HOME to another directory"
         ) from None
     with temporary as directory:
-        yield free_settings(Path(directory))
-
-
-def free_settings(directory: Path) -> StackSettings:
-    """Settings whose ports are all free now; raises UserError when no such set is found."""
-    fields = stack_settings.port_fields()
-    defaults = {name: StackSettings.model_fields[name].default for name in fields}
-    offsets = list(range(FIRST_OFFSET, LAST_OFFSET, 100))
-    random.shuffle(offsets)  # two benches started together don't take the same
-    for offset in offsets:
-        ports = {name: default + offset for name, default in defaults.items()}
-        if all(map(_is_free, ports.values())):
-            return StackSettings(home=directory, **ports)
-    raise UserError("no free ports were found for a stack to measure; stop what holds them")
+        yield stack_settings.on_free_ports(Path(directory))
 
 
 def environment(settings: StackSettings) -> dict[str, str]:
@@ -220,12 +205,3 @@ def orders(url: str, size: int, count: int = 1_000) -> list[Request]:
         )
         for _ in range(count)
     ]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from service_kit.ports import is_free
 
 from prove import tools
 from prove.errors import UserError
@@ -17,7 +17,6 @@ from prove.stack import state
 from prove.stack.hints import command
 from prove.stack.settings import StackSettings
 
-HOST = "127.0.0.1"
 MIN_FREE_BYTES = 256 * 1024 * 1024
 CACHE_BYTES = 500 * 1024 * 1024
 
@@ -145,7 +144,7 @@ def _port(settings: StackSettings, name: str, port: int, own: set[int]) -> Check
     title = f"port {port}"
     if port in own:
         return Check(title, True, f"{name}: in use by this stack")
-    if _is_free(port):
+    if is_free(port):
         return Check(title, True, f"{name}: free")
     held = f"port {port} ({name}) is in use by"
     holder = _holder(port)
@@ -154,16 +153,6 @@ def _port(settings: StackSettings, name: str, port: int, own: set[int]) -> Check
         return Check(title, False, f"{held} what a killed stack left: {who}", _clean_up())
     remedy = f"stop that or set {settings.port_variable(port)} to another port"
     return Check(title, False, f"{held} {who}", remedy)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _holder(port: int) -> tuple[int | None, str]:

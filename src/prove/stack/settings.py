@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from service_kit.ports import claim
 
 from prove.errors import UserError
 
@@ -109,6 +110,14 @@ class StackSettings(BaseSettings):
             if getattr(self, name) == port:
                 return f"{PREFIX}{name.upper()}"
         return f"{PREFIX}PORT_OFFSET"
+
+
+def on_free_ports(home: Path) -> StackSettings:
+    """Settings of a stack in `home` that is in nobody's way."""
+    fields = port_fields()
+    return StackSettings.model_validate(
+        {"home": home, **dict(zip(fields, claim(len(fields)), strict=True))}
+    )
 
 
 def port_fields() -> list[str]:

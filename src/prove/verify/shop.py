@@ -7,8 +7,6 @@ its restarts is proven of `provectl up` too. Telemetry is off.
 import asyncio
 import json
 import os
-import random
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import httpx
 import psutil
 import psycopg
 from service_kit import postgres
+from service_kit.ports import claim
 
 from prove import tools
 from prove.errors import UserError
@@ -36,7 +35,6 @@ SERVICES: tuple[Service, ...] = get_args(Service)
 LINKS: tuple[Link, ...] = get_args(Link)
 TAG = "prove_test"
 """The Go build tag of test builds."""
-FIRST_PORT, LAST_PORT = 20_000, 31_999  # below the ports Linux gives to clients
 GRACE_S = 10
 RESTART_DELAY_S = 0.1
 RESTART_DELAY_MAX_S = 1.0
@@ -166,7 +164,7 @@ def running(setup: Setup) -> Iterator[Shop]:
     """
     binaries = ensure_binaries(setup)
     names = ("product", "order", "payment", "acquirer", *LINKS, "proxy", "database")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = dict(zip(names, claim(len(names)), strict=True))
     settings = StackSettings(
         home=setup.home,
         product_port=ports["product"],
@@ -192,25 +190,6 @@ def running(setup: Setup) -> Iterator[Shop]:
             supervisor.terminate()
             supervisor.wait()
             state.end(state.leftovers(settings.home))
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports that nothing listens on now and no outgoing connection is given.
-
-    Raises UserError when there are not that many.
-    """
-    found: list[int] = []
-    for port in random.sample(range(FIRST_PORT, LAST_PORT + 1), LAST_PORT + 1 - FIRST_PORT):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise UserError(f"no {count} ports are free between {FIRST_PORT} and {LAST_PORT}")
 
 
 def ensure_binaries(

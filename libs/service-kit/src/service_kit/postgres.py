@@ -5,12 +5,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from service_kit import ports
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -52,7 +53,7 @@ def server(
     name = user.pw_name if user else None
     if not (data / "PG_VERSION").exists():
         _initialise(programs, data, name)
-    port = port or _free_port()
+    port = port or ports.claim()[0]
     with (directory / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [
@@ -132,9 +133,3 @@ def _until_ready(process: "subprocess.Popen[bytes]", programs: Path, port: int, 
         if time.monotonic() >= deadline:
             raise ServerError(f"postgres was not ready within {START_TIMEOUT_S:g} s; see {log}")
         time.sleep(POLL_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

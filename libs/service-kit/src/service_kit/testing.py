@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,16 +17,15 @@ from typing import TypeVar
 
 import pytest
 
+from service_kit import ports
 from service_kit.postgres import MissingError, server
 
 T = TypeVar("T")
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port that nothing listens on, and that no other test is given."""
+    return ports.claim()[0]
 
 
 def wait_until(probe: Callable[[], T | None], timeout_s: float = 60.0, what: str = "") -> T:

@@ -406,6 +406,31 @@ func (s *shop) fail(suffix string, status int) (on *atomic.Bool) {
 	return on
 }
 
+// During an outage an order that cannot go on is not recorded, to be compensated later.
+func TestNothingIsBegunWhileAPeerRests(t *testing.T) {
+	s := newShop(t)
+	first := s.checkout("known", "tok_approve")
+	s.want(first, 201, "")
+	down := s.fail("", 500)
+	refused := 0
+	for i := range 60 {
+		a := s.checkout(fmt.Sprint("k", i), "tok_approve")
+		s.want(a, 503, "unavailable")
+		if strings.Contains(a.raw, "nothing was recorded") {
+			refused++
+		}
+	}
+	if made := len(s.send("GET", orders+"?customer_id=c1&limit=100", "").body.Items); refused == 0 || made != 61-refused {
+		t.Errorf("%d refused, %d recorded", refused, made)
+	}
+	if again := s.checkout("known", "tok_approve"); again.raw != first.raw {
+		t.Errorf("a known order is answered with %s", again.raw)
+	}
+	s.want(s.checkout("known", "tok_decline"), 422, "key-reused")
+	down.Store(false)
+	s.eventually("orders are taken again", func() bool { return s.checkout("k0", "tok_approve").status == 201 })
+}
+
 func TestProductDown(t *testing.T) {
 	s := newShop(t)
 	down := s.fail("", 500)

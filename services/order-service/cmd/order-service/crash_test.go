@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"prove/order-service/internal/peertest"
+	"prove/order-service/internal/porttest"
 	"prove/order-service/internal/postgrestest"
 )
 
@@ -277,7 +278,7 @@ func TestAReleaseHasNoTestHooks(t *testing.T) {
 	if symbols, err = exec.Command("go", "tool", "nm", path).Output(); err != nil || !hooks.Match(symbols) {
 		t.Errorf("a test build has no hooks either, %v", err)
 	}
-	out, err := (&exec.Cmd{Path: path, Env: []string{"PROVE_MUTANT=no-such", "PORT=" + freePort(t),
+	out, err := (&exec.Cmd{Path: path, Env: []string{"PROVE_MUTANT=no-such", "PORT=" + porttest.Free(),
 		"DATABASE_URL=sqlite:///" + filepath.Join(t.TempDir(), "o.db"), "OTEL_SDK_DISABLED=true"}}).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "PROVE_MUTANT: Input should be one of ack-before-commit, ") ||
 		strings.Count(string(out), "\n") != 1 {

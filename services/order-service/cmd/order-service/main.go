@@ -244,13 +244,21 @@ func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, draining
 		return nil, nil, err
 	}
 	orders := &order.Service{
-		Store:       db,
-		Stock:       product.Client{Peer: products, Hold: cfg.ReservationTTL},
-		Payments:    payment.Client{Peer: payments},
-		Observer:    metrics,
-		Log:         tel.Log,
-		Tracer:      otel.Tracer(telemetry.Scope),
-		Render:      httpapi.Render,
+		Store:    db,
+		Stock:    product.Client{Peer: products, Hold: cfg.ReservationTTL},
+		Payments: payment.Client{Peer: payments},
+		Observer: metrics,
+		Log:      tel.Log,
+		Tracer:   otel.Tracer(telemetry.Scope),
+		Render:   httpapi.Render,
+		Resting: func() string {
+			for _, p := range []*peer.Client{products, payments} {
+				if p.Resting() {
+					return p.Name
+				}
+			}
+			return ""
+		},
 		Worker:      uuid.NewString(),
 		Timeout:     cfg.CheckoutTimeout,
 		PaymentWait: cfg.PaymentWait,

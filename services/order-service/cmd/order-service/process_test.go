@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"prove/order-service/internal/peertest"
+	"prove/order-service/internal/porttest"
 	"prove/order-service/internal/postgrestest"
 )
 
@@ -94,7 +95,7 @@ func launch(t *testing.T, peers *peertest.Peers, dir string, env ...string) *pro
 }
 
 func launchBinary(t *testing.T, program string, peers *peertest.Peers, dir string, env ...string) *process {
-	port := freePort(t)
+	port := porttest.Free()
 	p := &process{
 		shop:   &shop{T: t, peers: peers, url: "http://127.0.0.1:" + port},
 		out:    &output{},
@@ -127,16 +128,6 @@ func launchBinary(t *testing.T, program string, peers *peertest.Peers, dir strin
 		return resp.StatusCode == 200
 	})
 	return p
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 func (p *process) signal(s syscall.Signal) {
@@ -266,7 +257,7 @@ func TestStartFailuresAreExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	database := func(name string) string { return "DATABASE_URL=sqlite:///" + filepath.Join(dir, name) }
-	port := "PORT=" + freePort(t)
+	port := "PORT=" + porttest.Free()
 	for name, c := range map[string]struct {
 		env  []string
 		args []string
@@ -517,7 +508,7 @@ func TestTelemetryOfOneCheckout(t *testing.T) {
 func TestWithoutACollectorTheShopGoesOn(t *testing.T) {
 	t.Parallel()
 	p := launch(t, peertest.New(t, map[string]int64{"A": 1000}), t.TempDir(), "OTEL_SDK_DISABLED=false",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:"+freePort(t), "OTEL_METRIC_EXPORT_INTERVAL=100",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:"+porttest.Free(), "OTEL_METRIC_EXPORT_INTERVAL=100",
 		"OTEL_BSP_SCHEDULE_DELAY=50", "OTEL_BLRP_SCHEDULE_DELAY=50")
 	for i := range 50 {
 		p.want(p.checkout(fmt.Sprint(i), "tok_approve"), 201, "")

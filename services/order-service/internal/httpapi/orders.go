@@ -207,6 +207,9 @@ func (s *server) create(ctx context.Context, in *createInput) (*answerOutput, er
 	}
 	defer release()
 	result, err := s.Orders.Checkout(ctx, req)
+	if errors.Is(err, order.ErrNotBegun) {
+		s.Shed(ctx, "peer")
+	}
 	if err != nil {
 		return nil, s.problem(ctx, ordersPath, err)
 	}

@@ -89,6 +89,7 @@ var errorKinds = []struct {
 	kind kind
 }{
 	{errOverloaded, kind{503, "overloaded", "The shop is too busy to take the order", 1}},
+	{order.ErrNotBegun, unavailable},
 	{order.ErrNotFound, notFound},
 	{order.ErrKeyReused, kind{422, "key-reused", "The Idempotency-Key was used for another request", 0}},
 	{order.ErrKeyInFlight, kind{409, "key-in-flight", "A request with this Idempotency-Key is being processed", 1}},

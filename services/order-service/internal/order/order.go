@@ -119,6 +119,7 @@ var (
 	ErrKeyInFlight    = errors.New("a request with this idempotency key is being processed")
 	ErrNotCancellable = errors.New("the order cannot be cancelled in its state")
 	ErrConflict       = errors.New("the order was changed by someone else")
+	ErrNotBegun       = errors.New("nothing was recorded")
 	ErrTransition     = errors.New("transition not allowed")
 )
 

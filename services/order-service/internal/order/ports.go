@@ -111,6 +111,8 @@ type Store interface {
 	// Create records the order and claims its key, or returns what the key was used for. Keys
 	// older than keysSince are free again. ErrKeyReused when fingerprint differs.
 	Create(ctx context.Context, o *Order, fingerprint []byte, keysSince time.Time) (*Prior, error)
+	// Known returns what a key was used for, as Create does, and claims nothing; nil: it is free.
+	Known(ctx context.Context, customerID, key string, fingerprint []byte, keysSince time.Time) (*Prior, error)
 	// Save records the order's state if nobody else did since it was read (else ErrConflict) and
 	// raises its version. A final answer is kept under the order's key, another one frees the key.
 	Save(ctx context.Context, o *Order, answer *Answer) error

@@ -37,6 +37,8 @@ type Service struct {
 	Tracer   trace.Tracer
 	// Render makes the answer to a checkout from the order's state.
 	Render func(ctx context.Context, o *Order) Answer
+	// Resting names a peer that does not answer at the moment, or is empty.
+	Resting func() string
 	// Worker is this process among those that share the store. It differs from start to start.
 	Worker string
 	// Timeout is the longest a customer waits for a checkout or a cancellation.
@@ -73,7 +75,13 @@ func (s *Service) Checkout(ctx context.Context, req Request) (Result, error) {
 	}
 	o.TraceParent, o.Owner = traceParent(ctx), s.Worker
 	span.SetAttributes(attribute.String("prove.order.id", o.ID))
-	prior, err := s.Store.Create(ctx, o, fingerprint(req), now.Add(-keyLifetime))
+	var prior *Prior
+	// An order that cannot go on is not begun: during an outage each would be one to compensate.
+	if peer := s.Resting(); peer == "" {
+		prior, err = s.Store.Create(ctx, o, fingerprint(req), now.Add(-keyLifetime))
+	} else if prior, err = s.Store.Known(ctx, req.CustomerID, req.Key, fingerprint(req), now.Add(-keyLifetime)); prior == nil && err == nil {
+		return Result{}, s.failed(span, fmt.Errorf("%w: %s does not answer at the moment", ErrNotBegun, peer))
+	}
 	switch {
 	case errors.Is(err, ErrKeyReused):
 		return Result{}, s.failed(span, err)
@@ -284,6 +292,13 @@ func (s *Service) reserve(ctx context.Context, o *Order) error {
 		return o.reject(Failure{Code: ReservationGone, Reason: "nothing is charged"}, StepNone, now)
 	case err != nil && !o.PutOffAt.IsZero():
 		return err
+	case errors.Is(err, ErrNotSent):
+		failSpan(ctx, err)
+		return o.reject(Failure{Code: Unavailable, Reason: "the catalogue cannot be reached"}, StepNone, now)
+	case err != nil && ctx.Err() != nil:
+		failSpan(ctx, err)
+		reason := "the time for the order ended before the catalogue answered"
+		return o.reject(Failure{Code: Unavailable, Reason: reason}, o.undo(), now)
 	case err != nil:
 		// Nothing is charged, so the customer may simply try again; stock that may be held after
 		// all is released.

@@ -73,6 +73,8 @@ func TestSteps(t *testing.T) {
 		"refused":                 {Pending, StepReserve, nil, peers{err: ErrRefused}, Rejected, StepNone, Invalid, false},
 		"released before":         {Pending, StepReserve, nil, peers{err: ErrGone}, Rejected, StepNone, ReservationGone, false},
 		"no reservation":          {Pending, StepReserve, nil, peers{err: broken}, Rejected, StepRelease, Unavailable, false},
+		"reserve not sent":        {Pending, StepReserve, nil, peers{err: ErrNotSent}, Rejected, StepNone, Unavailable, false},
+		"reserve not sent, later": {Pending, StepReserve, putOff, peers{err: ErrNotSent}, Pending, StepReserve, "", true},
 		"no reservation, later":   {Pending, StepReserve, putOff, peers{err: broken}, Pending, StepReserve, "", true},
 		"currency":                {Pending, StepReserve, nil, peers{reserve: Reservation{Currency: "EUR"}}, Rejected, StepRelease, CurrencyMismatch, false},
 		"charged":                 {Reserved, StepCharge, nil, peers{payment: captured}, Paid, StepCommit, "", false},

@@ -19,6 +19,7 @@ import (
 	"github.com/failsafe-go/failsafe-go"
 	"github.com/failsafe-go/failsafe-go/budget"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/failsafe-go/failsafe-go/ratelimiter"
 	"github.com/failsafe-go/failsafe-go/retrypolicy"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
@@ -42,6 +43,8 @@ const (
 	breakerWindow = 10 * time.Second
 	breakerRest   = time.Second
 	breakerTrials = 3
+	// So many orders a second are begun while the peer is on trial.
+	trialRate = 10
 )
 
 // Transport is shared by all peers: connections are kept, requests traced and measured.
@@ -85,11 +88,12 @@ type peerKey struct{}
 
 // Client calls one peer.
 type Client struct {
-	name    string
+	Name    string
 	base    string
 	timeout time.Duration
 	http    http.Client
 	breaker circuitbreaker.CircuitBreaker[*Response]
+	trials  ratelimiter.RateLimiter[any]
 	exec    failsafe.Executor[*Response]
 }
 
@@ -112,11 +116,12 @@ func New(name string, base *url.URL, timeout time.Duration, transport http.Round
 		ReturnLastFailure().
 		Build()
 	c := &Client{
-		name: name, base: base.JoinPath("/").String(), timeout: timeout,
+		Name: name, base: base.JoinPath("/").String(), timeout: timeout,
 		http: http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		}},
 		breaker: breaker,
+		trials:  ratelimiter.NewSmooth[any](trialRate, time.Second),
 		exec:    failsafe.With[*Response](retry, breaker),
 	}
 	return c, metrics.ObserveBreaker(name, func() int64 { return int64(breaker.State()) })
@@ -128,6 +133,12 @@ func (c *Client) State() string {
 		return "circuit breaker open"
 	}
 	return "ok"
+}
+
+// Resting tells whether nothing that needs the peer should be begun now: its breaker is open, or lets
+// through only as much as shows whether the peer is back.
+func (c *Client) Resting() bool {
+	return !c.breaker.IsClosed() && (c.breaker.RemainingDelay() > 0 || !c.trials.TryAcquirePermit())
 }
 
 // Request to a peer. Route is the path with its placeholders, without the leading slash. Timeout
@@ -191,7 +202,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 			return nil, err
 		}
 	}
-	ctx = context.WithValue(ctx, peerKey{}, c.name)
+	ctx = context.WithValue(ctx, peerKey{}, c.Name)
 	ctx = context.WithValue(ctx, routeKey{}, "/"+r.Route)
 	var last error
 	sent := false
@@ -210,9 +221,9 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 		last = errors.Join(err, last)
 	}
 	if !sent {
-		return nil, fmt.Errorf("%s: %w: %w", c.name, order.ErrNotSent, last)
+		return nil, fmt.Errorf("%s: %w: %w", c.Name, order.ErrNotSent, last)
 	}
-	return nil, fmt.Errorf("%s: %w", c.name, last)
+	return nil, fmt.Errorf("%s: %w", c.Name, last)
 }
 
 func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response, *failure) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"prove/order-service/internal/order"
+	"prove/order-service/internal/porttest"
 	"prove/order-service/internal/telemetry"
 )
 
@@ -142,14 +142,7 @@ func TestTheCallersTimeBoundsEverythingAndIsPassedOn(t *testing.T) {
 }
 
 func TestNotSent(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	base := "http://" + l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	base := "http://127.0.0.1:" + porttest.Free()
 	if _, err := newClient(t, base, time.Second).Do(t.Context(), call); !errors.Is(err, order.ErrNotSent) {
 		t.Errorf("got %v", err)
 	}
@@ -177,9 +170,26 @@ func TestTheBreakerOpensAndCloses(t *testing.T) {
 	if f.calls.Load() != before {
 		t.Error("an open breaker let a call through")
 	}
+	if !f.Resting() {
+		t.Error("the peer does not rest")
+	}
 	healthy.Store(true)
+	begun := 0
+	for deadline := time.Now().Add(30 * time.Second); begun == 0; time.Sleep(time.Millisecond) {
+		for range 100 {
+			if !f.Resting() {
+				begun++
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is begun that could show that the peer is back")
+		}
+	}
+	if begun > trialRate {
+		t.Errorf("%d orders are begun while the peer is on trial", begun)
+	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := f.Do(t.Context(), call); err == nil {
+		if _, err := f.Do(t.Context(), call); err == nil && !f.Resting() && f.State() == "ok" {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver
+
+	"prove/order-service/internal/porttest"
 )
 
 var errNoPostgres = errors.New("no PostgreSQL server is installed")
@@ -27,7 +28,7 @@ var postgres = struct {
 	start sync.Once
 	err   error
 	dir   string
-	port  int
+	port  string
 	cmd   *exec.Cmd
 	next  int
 	mu    sync.Mutex
@@ -74,7 +75,7 @@ func execute(statement string) error {
 }
 
 func postgresURL(database string) string {
-	return fmt.Sprintf("postgresql://postgres@127.0.0.1:%d/%s?sslmode=disable", postgres.port, database)
+	return fmt.Sprintf("postgresql://postgres@127.0.0.1:%s/%s?sslmode=disable", postgres.port, database)
 }
 
 func startPostgres() error {
@@ -98,12 +99,10 @@ func startPostgres() error {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	if postgres.port, err = freePort(); err != nil {
-		return err
-	}
+	postgres.port = porttest.Free()
 	var log bytes.Buffer
 	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-h", "127.0.0.1",
-		"-p", strconv.Itoa(postgres.port), "-k", postgres.dir, "-c", "fsync=off", "-c", "max_connections=200")
+		"-p", postgres.port, "-k", postgres.dir, "-c", "fsync=off", "-c", "max_connections=200")
 	server.Dir, server.SysProcAttr, server.Stderr = postgres.dir, as, &log
 	if err := server.Start(); err != nil {
 		return err
@@ -143,13 +142,4 @@ func postgresUser(dir string) (*syscall.SysProcAttr, error) {
 		return nil, err
 	}
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

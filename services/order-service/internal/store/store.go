@@ -108,7 +108,7 @@ func (s *Store) Create(ctx context.Context, o *order.Order, fingerprint []byte, 
 			o.Version = 1
 			return nil, nil
 		}
-		prior, err := s.prior(ctx, o.CustomerID, o.Key, fingerprint, keysSince)
+		prior, err := s.Known(ctx, o.CustomerID, o.Key, fingerprint, keysSince)
 		if prior != nil || err != nil {
 			return prior, err
 		}
@@ -116,8 +116,8 @@ func (s *Store) Create(ctx context.Context, o *order.Order, fingerprint []byte, 
 	}
 }
 
-// prior reads what a key was used for; nil when it is free again.
-func (s *Store) prior(ctx context.Context, customer, key string, fingerprint []byte, since time.Time) (*order.Prior, error) {
+// Known implements order.Store.
+func (s *Store) Known(ctx context.Context, customer, key string, fingerprint []byte, since time.Time) (*order.Prior, error) {
 	var (
 		id       string
 		seen     []byte

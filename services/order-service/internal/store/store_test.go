@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"prove/order-service/internal/order"
+	"prove/order-service/internal/porttest"
 	"prove/order-service/internal/postgrestest"
 )
 
@@ -263,6 +263,15 @@ func TestKeys(t *testing.T) {
 		if err := s.Save(ctx, o, &order.Answer{Status: 201, Body: body, Final: true}); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.Known(ctx, "c", "k", []byte("other"), since); !errors.Is(err, order.ErrKeyReused) {
+			t.Fatalf("another request under the key: %v", err)
+		}
+		if prior, err := s.Known(ctx, "c", "k", []byte("fp"), since); err != nil || prior == nil || prior.Order.ID != o.ID {
+			t.Fatalf("got %+v, %v", prior, err)
+		}
+		if prior, err := s.Known(ctx, "c", "new", []byte("fp"), since); err != nil || prior != nil {
+			t.Fatalf("a new key is known: %+v, %v", prior, err)
+		}
 		prior, err := s.Create(ctx, newOrder("c", "k"), []byte("fp"), since)
 		if err != nil || prior == nil || prior.Order.ID != o.ID ||
 			!reflect.DeepEqual(prior.Answer, &order.Answer{Status: 201, Body: body, Final: true}) {
@@ -479,15 +488,7 @@ func TestOpenExplains(t *testing.T) {
 	if err := os.WriteFile(corrupt, []byte(strings.Repeat("this is not a database ", 300)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Nothing listens on a port that was just given back.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closed := "127.0.0.1:" + porttest.Free()
 	for _, c := range []struct{ driver, dsn, want string }{
 		{"sqlite", corrupt, "move it away or restore a backup"},
 		{"sqlite", filepath.Join(dir, "no", "such", "order.db"), "does not exist; create it or set DATABASE_URL"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -40,14 +41,15 @@ func program(t *testing.T, environment ...string) *exec.Cmd {
 	return command
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freePort is one below the ports that kernels give to outgoing connections, which could get it first.
+func freePort() int {
+	for {
+		port := 10_000 + rand.IntN(5_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 func start(t *testing.T, port int, environment ...string) *exec.Cmd {
@@ -82,7 +84,7 @@ func charge(port int, key, token string) (string, error) {
 }
 
 func TestAKilledProcessForgetsNothing(t *testing.T) {
-	port := freePort(t)
+	port := freePort()
 	database := "DATABASE_URL=sqlite:///" + filepath.Join(t.TempDir(), "a.db")
 	first := start(t, port, database)
 	before, err := charge(port, "k", "tok_approve")
@@ -106,7 +108,7 @@ func TestAKilledProcessForgetsNothing(t *testing.T) {
 }
 
 func TestSigtermLetsRequestsFinishAndExitsZero(t *testing.T) {
-	port := freePort(t)
+	port := freePort()
 	command := start(t, port, "SLOW_MS=1000")
 	answered := make(chan error, 1)
 	go func() {
@@ -127,7 +129,7 @@ func TestSigtermLetsRequestsFinishAndExitsZero(t *testing.T) {
 }
 
 func TestASecondSignalExitsAtOnce(t *testing.T) {
-	port := freePort(t)
+	port := freePort()
 	command := start(t, port, "SLOW_MS=600000", "SHUTDOWN_GRACE_S=3600")
 	go func() { _, _ = charge(port, "k", "tok_slow") }()
 	waitBooked(t, port, "k")
