@@ -58,7 +58,7 @@ test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
-bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 25 minutes)
+bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)
 	@$(BIN)/provectl bench
 
 prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped

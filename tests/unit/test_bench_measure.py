@@ -112,7 +112,8 @@ def test_the_search_for_the_highest_rate_ends() -> None:
 def test_a_rate_holds_when_it_is_fast_and_loses_nothing(
     p95: float, failed: int, dropped: int, holds: bool
 ) -> None:
-    assert Probe(rate=100, p95=p95, failed=failed, dropped=dropped).holds is holds
+    probe = Probe(rate=100, p95=p95, failed=failed, dropped=dropped, goodput=100)
+    assert probe.holds is holds
 
 
 # As a Collector 0.155 tells them.

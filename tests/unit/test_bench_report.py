@@ -8,6 +8,8 @@ from rich.console import Console
 
 from prove.bench import report
 from prove.bench.checkout import Checkout, Probe
+from prove.bench.durability import Durability
+from prove.bench.durability import Window as Round
 from prove.bench.growth import Growth
 from prove.bench.load import Latency
 from prove.bench.measure import Group, Memory, Run
@@ -62,10 +64,11 @@ def checkout_of(**changed: Any) -> Checkout:
         "memory": MEMORY,
         "search_s": 20,
         "probes": [
-            Probe(rate=200, p95=100, failed=0, dropped=0),
-            Probe(rate=225, p95=900, failed=0, dropped=12),
+            Probe(rate=200, p95=100, failed=0, dropped=0, goodput=200),
+            Probe(rate=225, p95=900, failed=0, dropped=12, goodput=210),
         ],
         "highest": 200,
+        "overload": Probe(rate=630, p95=900, failed=9000, dropped=12, goodput=180),
         "restarts": 0,
     }
     return Checkout.model_validate(fields | changed)
@@ -81,6 +84,17 @@ GROWTH = Growth(
 )
 
 
+DURABILITY = Durability(
+    commit="abc1234",
+    rate=50,
+    seconds=20,
+    windows={
+        "before": [Round(p95_ms=20, cpu_ms=10), Round(p95_ms=40, cpu_ms=10)],
+        "now": [Round(p95_ms=25, cpu_ms=12.5), Round(p95_ms=40, cpu_ms=12.5)],
+    },
+)
+
+
 def evidence_of(run: Run | None = None, **figures: Any) -> Evidence:
     return Evidence.model_validate(
         {name: {"run": run or a_run(), "result": result} for name, result in figures.items()}
@@ -88,7 +102,13 @@ def evidence_of(run: Run | None = None, **figures: Any) -> Evidence:
 
 
 def everything() -> Evidence:
-    return evidence_of(reads=reads_of(), checkout=checkout_of(), startup=STARTUP, growth=GROWTH)
+    return evidence_of(
+        reads=reads_of(),
+        checkout=checkout_of(),
+        durability=DURABILITY,
+        startup=STARTUP,
+        growth=GROWTH,
+    )
 
 
 def test_what_telemetry_adds_is_a_median_of_differences_and_of_ratios() -> None:
@@ -128,10 +148,20 @@ def test_cpu_of_an_order_is_told_apart_by_who_spends_it() -> None:
         {"latency": Latency(count=0, failed=0, p50=0, p95=0, p99=0, max=0)},
         {"cpu_ms": {"product": 10.1, "order": 2.0}},
         {"highest": 175},
+        {"overload": Probe(rate=630, p95=900, failed=9000, dropped=12, goodput=160)},
     ],
 )
 def test_each_target_of_the_checkout_can_be_missed(changed: dict[str, Any]) -> None:
     assert [target.reached for target in checkout_of(**changed).targets()].count(False) == 1
+
+
+def test_what_durability_costs_is_a_median_of_ratios() -> None:
+    assert (DURABILITY.ratio("p95_ms"), DURABILITY.ratio("cpu_ms")) == (1.125, 1.25)
+    assert [target.reached for target in DURABILITY.targets()] == [True, True]
+    dear = [Round(p95_ms=30, cpu_ms=13.1)] * 2
+    windows = {"before": DURABILITY.windows["before"], "now": dear}
+    missed = DURABILITY.model_copy(update={"windows": windows})
+    assert [target.reached for target in missed.targets()] == [True, False]
 
 
 def test_the_start_is_judged_by_the_median_and_memory_by_its_sum() -> None:
@@ -164,7 +194,7 @@ def test_the_page_has_machine_command_target_and_what_was_said_by_hand() -> None
     assert "| item, stock | 500 | 600 | +400 |" in page
     assert "| stock | 10 | 3.0 | 20 of 30 | 0 of 0 | 0 | 10 |" in page
     assert "| the shop together | 5.00 |" in page
-    assert "| 225 | 900.0 | 0 | 12 | no |" in page
+    assert "| 225 | 210.0 | 900.0 | 0 | 12 | no |" in page
     assert "| P95 at 50/s | 20.0 ms | 28 ms |" in page
     assert "| all | 310 | 260 | 310 | 260 |" in page
     assert "| list | 2.50 | " not in page  # columns by size, the smallest first
@@ -199,7 +229,7 @@ def test_a_figure_measured_again_replaces_its_own_section_only() -> None:
 
     both = again.merged(earlier)
 
-    assert list(both.figures()) == ["reads", "checkout", "startup", "growth"]
+    assert list(both.figures()) == ["reads", "checkout", "durability", "startup", "growth"]
     assert both.checkout == again.checkout
     assert both.reads == earlier.reads
 

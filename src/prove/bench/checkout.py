@@ -15,6 +15,8 @@ RATE = 50
 MAX_P95_MS = 500.0
 MAX_CPU_MS = 12.0
 MIN_HIGHEST = 200
+OVERLOAD = 3
+MIN_GOODPUT = 0.8
 SEARCH_START, SEARCH_LEAP, SEARCH_STEP, SEARCH_END = 100, 50, 25, 1_000
 
 
@@ -25,6 +27,8 @@ class Probe(BaseModel):
     p95: float
     failed: int
     dropped: int
+    goodput: float
+    """Orders confirmed a second."""
 
     @property
     def holds(self) -> bool:
@@ -46,6 +50,7 @@ class Checkout(BaseModel):
     search_s: int
     probes: list[Probe]
     highest: int
+    overload: Probe
     restarts: int
 
     @property
@@ -58,8 +63,13 @@ class Checkout(BaseModel):
         """CPU an order of what receives and keeps the telemetry."""
         return sum(self.cpu_ms.values()) - self.shop_cpu_ms
 
+    @property
+    def peak(self) -> Probe:
+        """The rate tried at which the most orders were confirmed."""
+        return max(self.probes, key=lambda probe: probe.goodput)
+
     def targets(self) -> list[Target]:
-        """No failure, little CPU, room above."""
+        """No failure, little CPU, room above, and no collapse beyond that."""
         lost = self.latency.failed + self.dropped
         return [
             Target(
@@ -76,6 +86,11 @@ class Checkout(BaseModel):
                 text=f"highest rate with P95 < {MAX_P95_MS:g} ms, nothing lost ≥ {MIN_HIGHEST}/s",
                 measured=f"{self.highest}/s",
                 reached=self.highest >= MIN_HIGHEST,
+            ),
+            Target(
+                text=f"goodput at {OVERLOAD} times what is carried at most ÷ that ≥ {MIN_GOODPUT}",
+                measured=f"{self.overload.goodput / self.peak.goodput:.2f}",
+                reached=self.overload.goodput >= MIN_GOODPUT * self.peak.goodput,
             ),
         ]
 
@@ -109,16 +124,25 @@ def _measure(state: StackState, effort: Effort, progress: Progress, send: _Send)
     after = measure.cpu_of(state)
     probes: list[Probe] = []
 
-    def holds(rate: int) -> bool:
+    def tried(rate: int, text: str) -> Probe:
         measure.until_idle(state, progress)
-        tried = send(rate, effort.search_s, "search for the highest rate", _nothing)
-        latency = tried.targets["checkout"]
-        probes.append(
-            Probe(rate=rate, p95=latency.p95, failed=latency.failed, dropped=tried.dropped)
+        sent = send(rate, effort.search_s, text, _nothing)
+        told = sent.targets["checkout"]
+        return Probe(
+            rate=rate,
+            p95=told.p95,
+            failed=told.failed,
+            dropped=sent.dropped,
+            goodput=sent.per_second * (1 - told.failed / max(told.count, 1)),
         )
+
+    def holds(rate: int) -> bool:
+        probes.append(tried(rate, "search for the highest rate"))
         return probes[-1].holds
 
     highest = highest_rate(holds)
+    peak = max(probes, key=lambda probe: probe.goodput)
+    overload = tried(round(OVERLOAD * peak.goodput), "more than it can carry")
     latency = steady.targets["checkout"]
     cpu_s = measure.spent(before, after, latency.count)
     now = shop.current(state)
@@ -134,6 +158,7 @@ def _measure(state: StackState, effort: Effort, progress: Progress, send: _Send)
         search_s=effort.search_s,
         probes=probes,
         highest=highest,
+        overload=overload,
         restarts=sum(process.restarts for process in now.processes.values()),
     )
 

@@ -37,6 +37,7 @@ class Effort:
     warm_up_s: int = 10
     checkout_s: int = 60
     search_s: int = 20
+    durability_rounds: int = 5
     start_runs: int = 5
     idle_s: int = 30
     growth_sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000)
@@ -51,6 +52,7 @@ QUICK = Effort(
     warm_up_s=2,
     checkout_s=8,
     search_s=4,
+    durability_rounds=1,
     start_runs=1,
     idle_s=2,
     growth_sizes=(1_000, 10_000),

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from prove import tools
-from prove.bench.checkout import Checkout
+from prove.bench.checkout import OVERLOAD, Checkout
+from prove.bench.durability import BEFORE, Durability
 from prove.bench.growth import Growth
 from prove.bench.measure import BUSY_PERCENT, Group, Memory, Run, Target
 from prove.bench.reads import CONFIGURATIONS, RATE, USERS, Reads
@@ -41,10 +42,11 @@ class Evidence(BaseModel):
 
     reads: Measured[Reads] | None = None
     checkout: Measured[Checkout] | None = None
+    durability: Measured[Durability] | None = None
     startup: Measured[Startup] | None = None
     growth: Measured[Growth] | None = None
 
-    def figures(self) -> "dict[str, Measured[Reads | Checkout | Startup | Growth]]":
+    def figures(self) -> "dict[str, Measured[Reads | Checkout | Durability | Startup | Growth]]":
         """Those that were measured, by name, in the order in which they are told."""
         return {name: figure for name in Evidence.model_fields if (figure := getattr(self, name))}
 
@@ -96,6 +98,7 @@ class Table:
 _TITLES = {
     "reads": "Product reads, and what telemetry costs them",
     "checkout": "Checkout",
+    "durability": "What the durable checkout costs",
     "startup": "Time to ready, and memory",
     "growth": "Growth of the catalogue",
 }
@@ -110,6 +113,11 @@ service's whole process tree ÷ requests), then by {USERS} connections in a clos
 The whole shop with every signal on and durable orders; orders of one to three lines over 1,000
 products, at a constant rate (an order that cannot be started in time counts as dropped).
 Acquirer, observability and load generator share the machine with the services.""",
+    "durability": f"""
+The whole shop as it is, and as it was before a checkout survived its process (commit `{BEFORE}`:
+one write before and one after, no step recorded, no lease), both running, with every signal on.
+They are asked in turn, round by round, at the same constant rate. CPU is that of services and
+acquirer. The ratio is taken within each round; figures are medians of the rounds.""",
     "startup": """
 `provectl up --detach` with built tools in a new, empty home each time, from the command to its
 end. Memory is summed over processes, children included. RSS counts pages that processes share
@@ -233,6 +241,8 @@ def _tables(result: BaseModel) -> list[Table]:
             return _reads(result)
         case Checkout():
             return _checkout(result)
+        case Durability():
+            return [_durability(result)]
         case Startup():
             return _startup(result)
         case Growth():
@@ -316,14 +326,15 @@ def _checkout(result: Checkout) -> list[Table]:
         Table("CPU of an order, by process:", ("process", "ms/order"), cpu),
         _memory(f"Memory at {result.rate}/s:", {"at load": result.memory}),
         Table(
-            f"Search for the highest rate, {result.search_s} s each, in the order tried:",
-            ("orders/s", "P95 ms", "failed", "dropped", "holds"),
+            f"Search for the highest rate, {result.search_s} s each, in the order tried; then "
+            f"{OVERLOAD} times as many as were confirmed at most:",
+            ("orders/s", "confirmed/s", "P95 ms", "failed", "dropped", "holds"),
             [
                 (
-                    *(str(probe.rate), f"{probe.p95:,.1f}", str(probe.failed)),
-                    *(str(probe.dropped), "yes" if probe.holds else "no"),
+                    *(str(probe.rate), f"{probe.goodput:.1f}", f"{probe.p95:,.1f}"),
+                    *(str(probe.failed), str(probe.dropped), "yes" if probe.holds else "no"),
                 )
-                for probe in result.probes
+                for probe in [*result.probes, result.overload]
             ],
         ),
         Table(
@@ -332,6 +343,24 @@ def _checkout(result: Checkout) -> list[Table]:
             [(name, ours[name], peer) for name, peer in _PEER.items()],
         ),
     ]
+
+
+def _durability(result: Durability) -> Table:
+    rows = [
+        (
+            name,
+            f"{median(window.p95_ms for window in windows):.1f}",
+            f"{median(window.cpu_ms for window in windows):.2f}",
+            f"{median(window.per_cpu_s for window in windows):.0f}",
+        )
+        for name, windows in result.windows.items()
+    ]
+    ratios = (result.ratio("p95_ms"), result.ratio("cpu_ms"), 1 / result.ratio("cpu_ms"))
+    return Table(
+        f"Constant {result.rate}/s for {result.seconds} s, {len(result.windows['now'])} rounds:",
+        ("", "P95 ms", "CPU ms/order", "orders/CPU s"),
+        [*rows, ("now ÷ before", *(f"{ratio:.2f}" for ratio in ratios))],
+    )
 
 
 def _startup(result: Startup) -> list[Table]:
