@@ -62,7 +62,7 @@ bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md
 	@$(BIN)/provectl bench
 
 prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped
-	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
+	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --rate 40 --partitions \
 	  --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify mutants
 

@@ -78,12 +78,13 @@ def main() -> None:
 
 def _clean_up_when_ended() -> None:
     """SIGTERM and a closed terminal clean up as Ctrl-C does, also in a shell's background job."""
+    # The default handler and no other is one that asyncio replaces by its own: an exception raised
+    # in the middle of its machinery may get lost.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        signal.signal(number, interrupt)
+        signal.signal(signal.SIGHUP, interrupt)

@@ -65,13 +65,12 @@ def left(home: Path) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    # PostgreSQL runs as another user where the tests run as root.
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory == Path(tempfile.gettempdir()):
-            break
-        directory.chmod(0o711)
-    return tmp_path
+def home() -> Iterator[Path]:
+    # Not pytest's own directory: PostgreSQL runs as another user where the tests run as root, and
+    # each run of pytest shuts the directory of all of them to other users.
+    with tempfile.TemporaryDirectory(prefix="prove-verify-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

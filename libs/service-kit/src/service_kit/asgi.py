@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from types import FrameType
 from typing import Any, Literal, NoReturn
 
@@ -450,7 +450,8 @@ def prefork(workers: int, work: Callable[[], None]) -> None:
         nonlocal stopping
         first, stopping = not stopping, True
         for child in children:
-            os.kill(child, sig if first else signal.SIGKILL)
+            with suppress(ProcessLookupError):  # waited for, and not yet struck off
+                os.kill(child, sig if first else signal.SIGKILL)
         if not first:
             os._exit(128 + sig)
 
@@ -462,6 +463,9 @@ def prefork(workers: int, work: Callable[[], None]) -> None:
         while len(children) < workers:
             # Blocked, so that no signal falls between the fork and its being known here.
             signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+            if stopping:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+                break
             child = os.fork()
             if child == 0:
                 for sig in handled:
@@ -470,6 +474,8 @@ def prefork(workers: int, work: Callable[[], None]) -> None:
                 _exit_with(work)
             children.add(child)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+        if stopping:
+            break
         dead, status = os.wait()
         children.discard(dead)
         if not stopping:
