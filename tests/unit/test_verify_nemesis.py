@@ -14,10 +14,12 @@ import httpx
 import psutil
 import pytest
 
+from prove.errors import UserError
 from prove.stack import state
 from prove.stack.settings import StackSettings
 from prove.stack.state import ProcessId, ProcessState, StackState
 from prove.verify import nemesis
+from prove.verify import shop as shop_module
 from prove.verify.nemesis import Act, Journal, Nemesis, Toxiproxy
 from prove.verify.plan import CrashPoint, Cut, Fault, Kill
 from prove.verify.shop import Setup, Shop
@@ -202,3 +204,17 @@ def test_toxics_are_put_on_a_link_and_taken_off() -> None:
         ("DELETE", "/proxies/order-payment/toxics/half-open-0", None),
         ("POST", "/reset", None),
     ]
+
+
+def test_without_postgresql_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glob.glob", lambda _: [])
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr(shop_module, "ensure_binaries", lambda _: {})
+
+    with (
+        pytest.raises(UserError, match="apt install postgresql"),
+        shop_module.running(Setup(tmp_path / "home", "postgres")),
+    ):
+        pass
