@@ -206,6 +206,25 @@ def test_toxics_are_put_on_a_link_and_taken_off() -> None:
     ]
 
 
+def test_a_cut_that_cannot_be_mended_at_once_is_mended_later() -> None:
+    answers = [503, 0, 204]
+
+    def proxy(request: httpx.Request) -> httpx.Response:
+        if status := answers.pop(0):
+            return httpx.Response(status)
+        raise httpx.RemoteProtocolError("gone", request=request)
+
+    async def run() -> None:
+        toxiproxy = Toxiproxy("http://proxy", httpx.MockTransport(proxy))
+        await toxiproxy.remove("order-payment", "half-open-0")
+        assert not answers
+        answers.extend([503] * 10)
+        with pytest.raises(httpx.HTTPStatusError):
+            await toxiproxy.remove("order-payment", "half-open-0")
+
+    asyncio.run(run())
+
+
 def test_without_postgresql_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ CRASH_POINT_S = 5.0
 KILL_TIMEOUT_S = 60.0
 """A process that is on its way up is killed when it is ready: before, it does nothing yet."""
 PROXY_TIMEOUT_S = 30.0
+REMOVE_ATTEMPTS = 5
 
 Did = Literal["kill", "kill-worker", "crash-point", "kill-instead", "missed", "cut", "mend", "heal"]
 KILLS: tuple[Did, ...] = ("kill", "kill-worker", "crash-point", "kill-instead")
@@ -83,7 +84,12 @@ class Toxiproxy:
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._client = httpx.AsyncClient(
-            base_url=url, timeout=PROXY_TIMEOUT_S, trust_env=False, transport=transport
+            base_url=url,
+            timeout=PROXY_TIMEOUT_S,
+            # A kept connection may be closed by Toxiproxy just when it is used again.
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
+            transport=transport,
         )
 
     async def add(self, cut: Cut, name: str) -> None:
@@ -99,10 +105,18 @@ class Toxiproxy:
         answer.raise_for_status()
 
     async def remove(self, link: Link, name: str) -> None:
-        """One that is gone already is no error."""
-        answer = await self._client.delete(f"/proxies/{link}/toxics/{name}")
-        if answer.status_code != httpx.codes.NOT_FOUND:
-            answer.raise_for_status()
+        """One that is gone already is no error; tried again, for one that stays spoils the run."""
+        for left in reversed(range(REMOVE_ATTEMPTS)):
+            try:
+                answer = await self._client.delete(f"/proxies/{link}/toxics/{name}")
+                if answer.status_code != httpx.codes.NOT_FOUND:
+                    answer.raise_for_status()
+            except httpx.HTTPError:
+                if not left:
+                    raise
+                await asyncio.sleep(POLL_S)
+            else:
+                return
 
     async def reset(self) -> None:
         """Remove all toxics of all links."""
