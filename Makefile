@@ -62,9 +62,10 @@ bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md
 	@$(BIN)/provectl bench
 
 prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped
-	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --rate 40 --partitions \
+	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
 	  --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify mutants
+	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \

@@ -201,13 +201,15 @@ def test_toxics_are_put_on_a_link_and_taken_off() -> None:
     }
     assert asked == [
         ("POST", "/proxies/order-payment/toxics", toxic),
+        ("POST", "/proxies/order-payment", {"enabled": False}),
         ("DELETE", "/proxies/order-payment/toxics/half-open-0", None),
+        ("POST", "/proxies/order-payment", {"enabled": True}),
         ("POST", "/reset", None),
     ]
 
 
 def test_a_cut_that_cannot_be_mended_at_once_is_mended_later() -> None:
-    answers = [503, 0, 204]
+    answers = [200, 503, 0, 200, 204, 200]
 
     def proxy(request: httpx.Request) -> httpx.Response:
         if status := answers.pop(0):

@@ -20,10 +20,10 @@ from prove.verify.history import Event, HistoryWriter, Kind, Type
 from prove.verify.plan import PATIENT_S, Purchase
 
 LATE_S = 0.1
-MAX_OPEN = 5_000
+MAX_OPEN = 1_000
 """Purchases under way at once; above it, arrivals wait and are counted as late."""
 BACKOFF_MIN_S = 0.05
-BACKOFF_MAX_S = 8.0
+BACKOFF_MAX_S = 16.0
 RETRIABLE = frozenset({"key-in-flight", "conflict"})
 """Problems with status 409 that say: not now."""
 PER_REQUEST = frozenset({"trace_id", "request_id"})

@@ -105,18 +105,28 @@ class Toxiproxy:
         answer.raise_for_status()
 
     async def remove(self, link: Link, name: str) -> None:
-        """One that is gone already is no error; tried again, for one that stays spoils the run."""
+        """One that is gone already is no error; tried again, for one that stays spoils the run.
+
+        The link's connections are closed first: Toxiproxy would wait for what is still to be
+        written into dead ones, 5 s for each piece, and answer nobody meanwhile.
+        """
         for left in reversed(range(REMOVE_ATTEMPTS)):
             try:
+                await self._enable(link, enabled=False)
                 answer = await self._client.delete(f"/proxies/{link}/toxics/{name}")
                 if answer.status_code != httpx.codes.NOT_FOUND:
                     answer.raise_for_status()
+                await self._enable(link, enabled=True)
             except httpx.HTTPError:
                 if not left:
                     raise
                 await asyncio.sleep(POLL_S)
             else:
                 return
+
+    async def _enable(self, link: Link, *, enabled: bool) -> None:
+        answer = await self._client.post(f"/proxies/{link}", json={"enabled": enabled})
+        answer.raise_for_status()
 
     async def reset(self) -> None:
         """Remove all toxics of all links."""

@@ -12,8 +12,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go"
@@ -252,13 +254,18 @@ func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response
 	for name, value := range r.Header {
 		req.Header.Set(name, value)
 	}
-	resp, err := c.http.Do(req)
+	// With a connection in hand the request may have been sent, whatever the error: net/http replays
+	// one that a kept connection has swallowed, and may fail to connect for that.
+	var connected atomic.Bool
+	resp, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(attempt, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})))
 	if err != nil {
 		if attempt.Err() != nil {
 			// The kept connections may lead nowhere, too: each would cost an attempt to find out.
 			c.http.CloseIdleConnections()
 		}
-		return nil, &failure{err: err, sent: !dialing(err), caller: ctx.Err() != nil}
+		return nil, &failure{err: err, sent: connected.Load(), caller: ctx.Err() != nil}
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes))
@@ -269,10 +276,4 @@ func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response
 		return nil, &failure{err: fmt.Errorf("%s %s answered %d", r.Method, "/"+r.Route, resp.StatusCode), sent: true}
 	}
 	return &Response{Status: resp.StatusCode, Body: answer}, nil
-}
-
-// dialing tells whether err arose before there was a connection.
-func dialing(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }

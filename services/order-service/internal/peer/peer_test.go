@@ -148,6 +148,32 @@ func TestNotSent(t *testing.T) {
 	}
 }
 
+// The peer takes a request and dies: net/http replays it on a new connection, which is refused.
+func TestARequestThatAKeptConnectionSwallowedMayHaveBeenSent(t *testing.T) {
+	var server *httptest.Server
+	requests := 0
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests++; requests == 1 {
+			return
+		}
+		_ = server.Listener.Close()
+		connection, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = connection.Close()
+	}))
+	t.Cleanup(server.Close)
+	c := newClient(t, server.URL, 5*time.Second)
+	if _, err := c.Do(t.Context(), call); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Do(t.Context(), call); err == nil || errors.Is(err, order.ErrNotSent) {
+		t.Errorf("got %v after %d requests", err, requests)
+	}
+}
+
 func TestTheBreakerOpensAndCloses(t *testing.T) {
 	var healthy atomic.Bool
 	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) {
