@@ -8,18 +8,24 @@ from typing import Annotated
 import typer
 
 from prove.commands import (
+    alerts,
     bench,
     buy,
+    dashboards,
     data,
     demo,
     doctor,
     down,
+    grafana,
     load,
     logs,
     orders,
+    silence,
     slo,
     status,
     tools,
+    trace,
+    traces,
     up,
     verify,
 )
@@ -54,15 +60,21 @@ app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.command("down")(down.down)
 app.command("status")(status.status)
+app.command("alerts")(alerts.alerts)
 app.command("logs")(logs.logs)
+app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)
 app.command("load")(load.load)
 app.command("buy")(buy.buy)
 app.command("bench")(bench.bench)
+app.command("grafana")(grafana.grafana)
+app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
 app.add_typer(orders.app, name="orders")
+app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")
 app.add_typer(tools.app, name="tools")
+app.add_typer(traces.app, name="traces")
 app.add_typer(verify.app, name="verify")
 
 

@@ -1,15 +1,22 @@
-"""What the stores know of one order: its trace, its logs, its metrics, once they have arrived."""
+"""What the stores know of an order or a trace: its spans, its logs, its metrics."""
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+from prove import otlp
 from prove.clients.jaeger import Jaeger
+from prove.clients.logs import SHORT_ID, LogStore
 from prove.clients.prometheus import Exemplar, Prometheus
+from prove.errors import UserError
 from prove.tracetree import Span
 
 ORDER_SERVICE = "order-service"
+ORDER_ID = "prove.order.id"
+"""The attribute of spans that are about one order."""
 ACCESS_LOG = "request"
 """What the services call the log record of a request they answered."""
 
@@ -59,6 +66,68 @@ def trace(jaeger: Jaeger, trace_id: str, root_parent_id: str | None, deadline: f
         )
 
     return latest(lambda: jaeger.trace(trace_id), complete, deadline)
+
+
+def full_trace_id(store: LogStore, beginning: str, option: str) -> str:
+    """The id that begins so; raises UserError when there is none or more than one."""
+    if not re.fullmatch(f"[0-9a-f]{{{SHORT_ID},32}}", beginning):
+        raise UserError(
+            f"{option} wants a trace id, {SHORT_ID} to 32 hex digits (got {beginning!r})"
+        )
+    if len(beginning) == 32:
+        return beginning
+    found = store.trace_ids(beginning)
+    if not found:
+        raise UserError(
+            f"the log store has no record of trace {beginning}…, and only there an id can be "
+            "found by its beginning; give all 32 digits"
+        )
+    return _only(found, "trace", beginning)
+
+
+def order_and_traces(store: LogStore, jaeger: Jaeger, beginning: str) -> tuple[str, list[str]]:
+    """The order whose id begins so and its traces: those of its requests and of its recovery.
+
+    Raises UserError when there is no such order, or more than one.
+    """
+    if not re.fullmatch(r"[0-9a-f-]{8,36}", beginning):
+        raise UserError(
+            f"--order wants an order's id, or at least its first 8 characters (got {beginning!r})"
+        )
+    orders = store.orders(beginning)
+    if not orders and len(beginning) < 36:
+        raise UserError(
+            f"the log store has no record of an order {beginning}…; a record gets there about a "
+            "second after it is written, and stays for two days"
+        )
+    order_id = _only(orders, "order", beginning) if orders else beginning
+    # The log store forgets by age, Jaeger by number; not every trace of an order logs its id.
+    spanned = jaeger.trace_ids(ORDER_SERVICE, ORDER_ID, order_id)
+    traces = list(dict.fromkeys([*orders.get(order_id, []), *spanned]))
+    if not traces:
+        raise UserError(f"neither the log store nor Jaeger knows order {order_id}")
+    return order_id, traces
+
+
+def kept_trace(jaeger: Jaeger, span_file: Path, trace_id: str) -> list[Span]:
+    """A trace's spans from Jaeger, which forgets, else from the Collector's file.
+
+    Raises UserError when Jaeger doesn't answer and the file doesn't have the trace either.
+    """
+    try:
+        return jaeger.trace(trace_id) or otlp.search(span_file, trace_id)
+    except UserError:
+        if spans := otlp.search(span_file, trace_id):
+            return spans
+        raise
+
+
+def _only(found: Iterable[str], what: str, beginning: str) -> str:
+    ids = list(found)
+    if len(ids) > 1:
+        several = ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
+        raise UserError(f"{len(ids)} {what}s begin with {beginning}; give more of it: {several}")
+    return ids[0]
 
 
 class TraceLogs(Protocol):

@@ -3,65 +3,24 @@
 `provectl verify` as it is called, on shops of its own: parallel to everything else.
 """
 
-import json
-import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import psutil
 import pytest
 from service_kit import postgres
 from service_kit.testing import wait_until
 
 from prove.errors import UserError
-from prove.stack import state
 from prove.verify import plan
 from prove.verify.experiment import Experiment, Silent
 from prove.verify.mutants import MUTANTS
 from prove.verify.shop import Setup
-from tests.support.stack import PROVECTL
+from tests.support.verify import TIMEOUT_S, left, verdict, verify
 
-TIMEOUT_S = 900
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
-
-
-@contextmanager
-def verify(home: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    with subprocess.Popen(
-        [PROVECTL, "verify", *arguments],
-        env={**os.environ, "PROVE_HOME": str(home)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-
-
-def verdict(home: Path, *arguments: str) -> dict[str, Any]:
-    with verify(home, *arguments, "--json") as process:
-        out, err = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode in (0, 1), err
-    document: dict[str, Any] = json.loads(out)
-    document["stderr"] = err
-    return document
-
-
-def left(home: Path) -> list[psutil.Process]:
-    """Processes of any run in this home."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(home) in process.environ().get(state.MARKER, "") + " ".join(process.cmdline()):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return [process for process in found if process.pid != os.getpid()]
 
 
 @pytest.fixture

@@ -194,6 +194,8 @@ def test_an_alert_tells_how_bad_it_is_what_it_means_and_where_to_look(tmp_path: 
                 "runbook_url": "docs/runbooks/CheckoutUnavailable.md",
                 "dashboard_url": "http://127.0.0.1:3000/d/slo/slo"
                 "?var-slo=checkout-availability&from=now-6h&to=now",
+                "traces_url": "http://127.0.0.1:16686/api/traces?service=order-service"
+                "&operation=POST%20/api/v1/orders&tag=error:true&limit=20",
             },
         }
 

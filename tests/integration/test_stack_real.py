@@ -21,7 +21,15 @@ from tests.support.stack import Stack
 pytestmark = pytest.mark.xdist_group("stack-of-its-own")
 
 SHOP = {"product", "order", "payment", "acquirer"}
-SERVERS = {"prometheus", "jaeger", "victorialogs", "collector"}
+SERVERS = {
+    "prometheus",
+    "alertmanager",
+    "blackbox",
+    "jaeger",
+    "victorialogs",
+    "collector",
+    "canary",
+}
 
 
 @pytest.fixture
@@ -121,7 +129,8 @@ def test_logs_of_all_services_are_found_by_trace(own: Stack) -> None:
 
     def stored() -> list[dict[str, str]] | None:
         answer = own.run("logs", "--trace", trace, "--json")
-        records = [json.loads(line) for line in answer.stdout.splitlines()]
+        entries = [json.loads(line) for line in answer.stdout.splitlines()]
+        records = [entry for entry in entries if entry["kind"] == "log"]
         services = {record["service.name"] for record in records}
         wanted = {"product-service", "order-service", "payment-service"}
         return records if services == wanted else None
@@ -141,7 +150,7 @@ def test_logs_of_all_services_are_found_by_trace(own: Stack) -> None:
 
 def test_what_logs_cannot_show_is_said(own: Stack) -> None:
     for arguments, said in (
-        (["cashier"], "there is no log of cashier; choose one of acquirer, collector"),
+        (["cashier"], "there is no log of cashier; choose one of acquirer, alertmanager"),
         (
             ["--trace", "xyz"],
             "--trace wants a trace id, 8 to 32 hex digits (got 'xyz')",

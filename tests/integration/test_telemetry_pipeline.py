@@ -133,7 +133,10 @@ def tags(span: dict[str, Any]) -> dict[str, Any]:
 def running(home: Path) -> Iterator[Pipeline]:
     """The four servers, ready; they are ended and must have ended well."""
     settings = on_free_ports(home)
-    specs = observability.processes(settings, ensure(*observability.TOOLS))
+    binaries = ensure(*observability.TOOLS)
+    observability.configure(settings, binaries)
+    servers = ("prometheus", "jaeger", "victorialogs", "collector")
+    specs = [spec for spec in observability.processes(settings, binaries) if spec.name in servers]
     settings.data_dir.mkdir(parents=True)
     with ExitStack() as stack:
         http = stack.enter_context(httpx.Client(timeout=5))

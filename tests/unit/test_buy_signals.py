@@ -34,28 +34,51 @@ def answering(*bodies: object) -> httpx.MockTransport:
 
 
 def jaeger_span(span_id: str, parent_id: str | None, process: str, **tags: Any) -> dict[str, Any]:
-    parent = [{"refType": "CHILD_OF", "traceID": TRACE, "spanID": parent_id}] if parent_id else []
+    status = {"code": 2} if tags.pop("failed", False) else {}
     return {
-        "traceID": TRACE,
-        "spanID": span_id,
-        "operationName": f"op {span_id}",
-        "references": parent,
-        "startTime": 1_000,
-        "duration": 10,
-        "tags": [{"key": key.replace("__", "."), "value": value} for key, value in tags.items()],
-        "processID": process,
+        "traceId": TRACE,
+        "spanId": span_id,
+        "parentSpanId": parent_id or "",
+        "name": f"op {span_id}",
+        "kind": {"server": 2, "client": 3}[tags.pop("kind")],
+        "startTimeUnixNano": "1000000",
+        "endTimeUnixNano": "1010000",
+        "attributes": [
+            {"key": key.replace("__", "."), "value": {"intValue": str(value)}}
+            for key, value in tags.items()
+        ],
+        "status": status,
+        "process": process,
     }
 
 
 def trace(*spans: dict[str, Any]) -> dict[str, Any]:
-    processes = {"p1": {"serviceName": "order-service"}, "p2": {"serviceName": "product-service"}}
-    return {"data": [{"traceID": TRACE, "spans": list(spans), "processes": processes}]}
+    """As Jaeger answers: OTLP, here with a resource for each span."""
+    services = {"p1": "order-service", "p2": "product-service"}
+    return {
+        "result": {
+            "resourceSpans": [
+                {
+                    "resource": {
+                        "attributes": [
+                            {
+                                "key": "service.name",
+                                "value": {"stringValue": services[span["process"]]},
+                            }
+                        ]
+                    },
+                    "scopeSpans": [{"spans": [span]}],
+                }
+                for span in spans
+            ]
+        }
+    }
 
 
-ROOT = jaeger_span("root", "client", "p1", span__kind="server")
-CALL = jaeger_span("call", "root", "p1", span__kind="client", http__response__status_code=201)
-CALLED = jaeger_span("called", "call", "p2", span__kind="server", otel__status_code="ERROR")
-UNANSWERED = jaeger_span("lost", "root", "p1", span__kind="client", otel__status_code="ERROR")
+ROOT = jaeger_span("root", "client", "p1", kind="server")
+CALL = jaeger_span("call", "root", "p1", kind="client", http__response__status_code=201)
+CALLED = jaeger_span("called", "call", "p2", kind="server", failed=True)
+UNANSWERED = jaeger_span("lost", "root", "p1", kind="client", failed=True)
 
 
 def ask(*answers: object, root_parent_id: str | None = "client") -> list[str]:
@@ -95,6 +118,7 @@ def test_a_span_of_jaeger() -> None:
             duration_us=10,
             kind="server",
             failed=True,
+            trace_id=TRACE,
         )
     ]
 

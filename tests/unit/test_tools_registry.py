@@ -24,6 +24,7 @@ def pins(program: Program) -> dict[str, str]:
         ("victorialogs", "github.com/VictoriaMetrics/VictoriaLogs"),
         ("toxiproxy", "github.com/Shopify/toxiproxy/v2"),
         ("alertmanager", "github.com/prometheus/alertmanager"),
+        ("blackbox_exporter", "github.com/prometheus/blackbox_exporter"),
         ("k6", "go.k6.io/k6"),
     ],
 )

@@ -4,11 +4,14 @@ import io
 import json
 import logging
 import random
+import re
 import socket
 import stat
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +136,25 @@ def test_one_format_for_all_loggers(lines: Any) -> None:
         assert line["trace_id"] is None
         assert line["ts"].endswith("Z")
         assert len(line["ts"]) == len("2026-01-02T03:04:05.678901Z")
+
+
+def test_no_card_number_is_in_a_line(lines: Any) -> None:
+    order_id = "01a20b84-8953-766d-8c75-7ac578dc0a9c"
+    logs.request_id.set(logs.accept_request_id("4111111111111111"))
+    logs.get_logger("ours").info(
+        "paid by 5500 0000 0000 0004",
+        order_id=order_id,
+        errors=[{"loc": ["body"], "msg": "got 378282246310005"}],
+        since_ns=1764000000000000000,
+    )
+    logging.getLogger("theirs").warning("no %s here", "4111-1111-1111-1111")
+    logs.request_id.set(None)
+    first, second = lines()
+    assert first["event"] == "paid by ****"
+    assert re.fullmatch("[0-9a-f]{32}", first["request_id"])
+    assert first["errors"] == [{"loc": ["body"], "msg": "got ****"}]
+    assert (first["order_id"], first["since_ns"]) == (order_id, 1764000000000000000)
+    assert second["event"] == "no **** here"
 
 
 def test_sinks_get_every_record(lines: Any) -> None:
@@ -283,6 +305,33 @@ def test_delays_are_bounded_and_repeatable(params: dict[str, Any], seed: int) ->
 
 def test_an_error_rate_is_kept() -> None:
     fault = active({"type": "error", "params": {"rate": 0.2}}, seed=1)
+    hits = sum(len(decide([fault], "GET", "/", 0)) for _ in range(2000))
+    assert 320 < hits < 480
+
+
+@pytest.mark.parametrize("rate", [1, 0.5, 0.2, 0.29, 0.7, 0.001])
+@pytest.mark.parametrize("kind", ["error", "latency"])
+def test_a_rate_by_count_is_kept_exactly(kind: str, rate: float) -> None:
+    of_kind = {"distribution": "constant", "delay_ms": 600} if kind == "latency" else {}
+    params = {"rate": rate, "select": "count", **of_kind}
+    fault = active({"type": kind, "params": params, "match": {"route": "/a"}})
+    hits = 0
+    for number in range(1, 2001):
+        assert decide([fault], "GET", "/b", 0) == []  # does not count
+        hits += len(decide([fault], "GET", "/a", 0))
+        assert hits == int(number * Fraction(str(rate)))
+
+
+def test_a_rate_by_count_is_kept_by_threads() -> None:
+    fault = active({"type": "error", "params": {"rate": 0.2, "select": "count"}})
+    with ThreadPoolExecutor(8) as pool:
+        hits = pool.map(lambda _: len(decide([fault], "GET", "/", 0)), range(5000))
+        assert sum(hits) == 1000
+
+
+def test_a_share_of_requests_is_delayed() -> None:
+    params = {"distribution": "constant", "delay_ms": 600, "rate": 0.2}
+    fault = active({"type": "latency", "params": params}, seed=1)
     hits = sum(len(decide([fault], "GET", "/", 0)) for _ in range(2000))
     assert 320 < hits < 480
 

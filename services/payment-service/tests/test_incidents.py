@@ -51,7 +51,11 @@ def test_errors_start_and_stop(admin: httpx.Client) -> None:
     started = admin.post("/incidents/payment-errors/start", json=request).json()
     assert started["active"]
     assert started["until"] is not None
-    assert started["faults"]["payment-errors"]["params"] == {"rate": 1.0, "status": 502}
+    assert started["faults"]["payment-errors"]["params"] == {
+        "rate": 1.0,
+        "status": 502,
+        "select": "random",
+    }
     answer = pay(admin, "hit")
     assert (answer.status_code, answer.json()["type"]) == (502, "/problems/injected")
     assert admin.get("/api/v1/payments", params={"order_id": "o1"}).status_code == 200
@@ -116,7 +120,7 @@ def test_a_bad_start_sets_nothing(
 def test_a_fault_by_hand(admin: httpx.Client) -> None:
     fault = {
         "type": "error",
-        "params": {"rate": 1.0, "status": 500},
+        "params": {"rate": 1.0, "status": 500, "select": "random"},
         "match": {"method": "GET", "route": "/api/v1/payments/{payment_id}"},
         "ttl_s": 60,
     }

@@ -132,10 +132,18 @@ def test_metrics_have_their_names_and_boundaries(collected: tuple[Collector, str
     assert any(point.exemplars for point in duration)
     assert "http.client.request.duration" in metrics
     outcomes = {
-        attributes(point)["prove.outcome"]: point.as_int
+        tuple(attributes(point).values()): point.as_int
         for point in metrics["prove.payments"].sum.data_points
     }
-    assert outcomes == {"captured": 2, "declined": 1}
+    assert outcomes == {
+        ("captured",): 2,
+        ("declined", "card_declined"): 1,
+        ("declined", "insufficient_funds"): 0,
+        ("declined", "other"): 0,
+        ("failed",): 0,
+        ("refunded",): 0,
+        ("cancelled",): 0,
+    }
 
 
 def test_logs_carry_the_trace(collected: tuple[Collector, str]) -> None:

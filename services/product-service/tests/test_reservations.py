@@ -232,7 +232,11 @@ def test_an_expired_reservation_can_be_committed_while_its_goods_are_there(timed
 def test_the_housekeeper_leads_alone_and_reports_stock(
     sqlite_shop: Any, open_shop: Any, product: Product
 ) -> None:
-    sqlite_shop.add(product("A", stock=7), product("B", stock=5, category="lamps"))
+    sqlite_shop.add(
+        product("A", stock=7),
+        product("B", stock=5, category="lamps"),
+        product("C", stock=0, category="lamps"),
+    )
     first = sqlite_shop.app.housekeeper
     second = open_shop(str(sqlite_shop.app.database.url)).app.housekeeper
     second._me = "another-process"
@@ -243,8 +247,8 @@ def test_the_housekeeper_leads_alone_and_reports_stock(
         time.sleep(0.02)
     first.tick()
     second.tick()
-    assert first.stock_levels() == {"mugs": 7, "lamps": 5}
-    assert second.stock_levels() == {}
+    assert first.stock() == {"mugs": (7, 0), "lamps": (5, 1)}
+    assert second.stock() == {}
     first.stop()
 
 

@@ -77,7 +77,7 @@ def running(
         for spec in specs
     ]
     with lifecycle.lock(settings) as held:
-        processes.ensure_admin_token(settings)
+        processes.prepare(settings, processes.ensure_binaries())
         supervisor = lifecycle.spawn(Plan(settings=settings, specs=alone), held)
         try:
             with progress.step("starting " + ", ".join(names)):

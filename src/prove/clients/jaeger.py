@@ -1,12 +1,29 @@
-"""Jaeger over HTTP: one trace by its id."""
+"""Jaeger over HTTP: one trace by its id, and which traces there are."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from prove import otlp
 from prove.clients.server import Server
 from prove.tracetree import Span
+
+MAX_FOUND = 100
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trace in short; Unix microseconds. `name` is that of its first span."""
+
+    trace_id: str
+    name: str
+    start_us: int
+    duration_us: int
+    spans: int
+    failed: int
 
 
 class Jaeger:
@@ -17,34 +34,56 @@ class Jaeger:
 
     def trace(self, trace_id: str) -> list[Span]:
         """The spans of a trace that have arrived, none when it isn't known; raises UserError."""
-        answer = self._server.ask("GET", f"/api/traces/{trace_id}")
+        answer = self._server.ask("GET", f"/api/v3/traces/{trace_id}")
         if answer.status_code == 404:
             return []
-        return self._server.content(_spans, answer)
+        return self._server.content(lambda body: otlp.spans(body["result"]), answer)
+
+    def trace_ids(self, service: str, attribute: str, value: str) -> list[str]:
+        """The traces in which a span of `service` has the attribute; raises UserError."""
+        found = self.search(service, {attribute: value})
+        return [trace.trace_id for trace in found]
+
+    def search(
+        self,
+        service: str,
+        attributes: Mapping[str, str],
+        min_duration_ms: float = 0,
+        limit: int = MAX_FOUND,
+    ) -> list[Found]:
+        """The latest traces in which one span of `service` is as said, the latest first.
+
+        Raises UserError.
+        """
+        params = {"service": service, "limit": str(limit)}
+        if attributes:
+            params["tags"] = json.dumps(dict(attributes))
+        if min_duration_ms:
+            params["minDuration"] = f"{min_duration_ms:g}ms"
+        found = self._server.read(
+            lambda answer: [_found(trace) for trace in answer["data"]],
+            "GET",
+            "/api/traces",
+            params=params,
+        )
+        return sorted(found, key=lambda trace: trace.start_us, reverse=True)
 
 
-def _spans(answer: Mapping[str, Any]) -> list[Span]:
-    return [_span(span, trace["processes"]) for trace in answer["data"] for span in trace["spans"]]
-
-
-def _span(span: Mapping[str, Any], processes: Mapping[str, Any]) -> Span:
-    tags = {tag["key"]: tag["value"] for tag in span.get("tags") or ()}
-    parent = next(
-        (
-            reference["spanID"]
-            for reference in span.get("references") or ()
-            if reference["refType"] == "CHILD_OF" and reference["traceID"] == span["traceID"]
-        ),
-        None,
-    )
-    return Span(
-        span_id=span["spanID"],
-        parent_id=parent,
-        service=processes[span["processID"]]["serviceName"],
-        name=span["operationName"],
-        start_us=span["startTime"],
-        duration_us=span["duration"],
-        kind=tags.get("span.kind", "internal"),
-        failed=tags.get("otel.status_code") == "ERROR",
-        answered="http.response.status_code" in tags,
+def _found(trace: Mapping[str, Any]) -> Found:
+    """Out of Jaeger's own JSON: only its search answers with traces in short."""
+    spans = trace["spans"]
+    first = min(spans, key=lambda span: span["startTime"])
+    end = max(span["startTime"] + span["duration"] for span in spans)
+    failed = [
+        span
+        for span in spans
+        if any(tag["key"] == "error" and tag["value"] is True for tag in span["tags"])
+    ]
+    return Found(
+        trace_id=trace["traceID"],
+        name=first["operationName"],
+        start_us=first["startTime"],
+        duration_us=end - first["startTime"],
+        spans=len(spans),
+        failed=len(failed),
     )

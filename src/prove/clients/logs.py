@@ -45,3 +45,23 @@ class LogStore:
         """
         wanted = f'"{trace_id}"' if len(trace_id) == 32 else f'"{trace_id}"*'
         return self.query(f"trace_id:={wanted}", limit)
+
+    def orders(self, beginning: str, limit: int = 1000) -> dict[str, list[str]]:
+        """Orders by the beginning of their ids, each with its traces, the oldest first."""
+        found: dict[str, dict[str, None]] = {}
+        logsql = f"order_id:={_text(beginning)}* | fields _time, order_id, trace_id"
+        for record in self.query(logsql, limit):
+            traces = found.setdefault(record["order_id"], {})
+            if trace_id := record.get("trace_id"):
+                traces[trace_id] = None
+        return {order_id: list(traces) for order_id, traces in found.items()}
+
+    def trace_ids(self, beginning: str, limit: int = 1000) -> list[str]:
+        """The ids of traces that begin so and have a record, the oldest first."""
+        logsql = f"trace_id:={_text(beginning)}* | fields _time, trace_id"
+        return list(dict.fromkeys(record["trace_id"] for record in self.query(logsql, limit)))
+
+
+def _text(value: str) -> str:
+    """A LogsQL string."""
+    return json.dumps(value)

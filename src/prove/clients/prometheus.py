@@ -1,10 +1,13 @@
-"""Prometheus over HTTP: instant queries and exemplars."""
+"""Prometheus over HTTP: queries of a moment, of a range, and exemplars."""
 
 from dataclasses import dataclass
 
 import httpx
 
 from prove.clients.server import Server
+
+MAX_POINTS = 10_000
+"""Of a series in one answer; Prometheus refuses 11,000."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,14 @@ class Sample:
 
     labels: dict[str, str]
     value: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series at several times, each a Unix time and the value then."""
+
+    labels: dict[str, str]
+    points: list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,31 @@ class Prometheus:
             "GET",
             "/api/v1/query",
             params={"query": promql},
+        )
+
+    def range(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[Series]:
+        """A matrix from one Unix time to another, asked for in parts when it is long."""
+        found: dict[tuple[tuple[str, str], ...], Series] = {}
+        while start_s <= end_s:
+            until_s = min(end_s, start_s + (MAX_POINTS - 1) * step_s)
+            for series in self._range(promql, start_s, until_s, step_s):
+                key = tuple(sorted(series.labels.items()))
+                found.setdefault(key, Series(series.labels, [])).points.extend(series.points)
+            start_s += MAX_POINTS * step_s
+        return list(found.values())
+
+    def _range(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[Series]:
+        return self._server.read(
+            lambda answer: [
+                Series(
+                    dict(each["metric"]),
+                    [(float(at_s), float(value)) for at_s, value in each["values"]],
+                )
+                for each in answer["data"]["result"]
+            ],
+            "POST",
+            "/api/v1/query_range",
+            data={"query": promql, "start": str(start_s), "end": str(end_s), "step": str(step_s)},
         )
 
     def exemplars(self, promql: str, start_s: float, end_s: float) -> list[Exemplar]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from prove.slo.burn import Detection
+    from prove.slo.report import Alert, Report
     from prove.slo.spec import SLO
     from prove.slo.windows import AlertWindows
 
@@ -197,6 +198,83 @@ def run_tests(
         typer.echo(json.dumps({"verdict": verdict, "slos": verdicts}, indent=2))
     if not holds:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    specs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SPEC]...", help="Without one: observability/slos/*.yaml."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="PROMETHEUS", help="Without it, that of the stack.")
+    ] = None,
+    period: Annotated[
+        str | None, typer.Option(help="Back from now: 7d, 1h30m; without it, the SLO's period.")
+    ] = None,
+    windows: Windows = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page, with drawings.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Show how each SLO was kept, what is left of its error budget, and which incidents burned it.
+
+    From what the rules of `slo build` have recorded in a Prometheus. --windows are those they were
+    built with; without it, those of the stack's profile, else the workbook's. An incident is a time
+    in which the budget burned faster than allowed, if an alert fired or 1% of the budget went. The
+    budget is that of the time there is data of.
+
+    Examples:
+
+        provectl slo report
+
+        provectl slo report observability/slos/checkout.yaml --period 1d --html /tmp/report.html
+    """
+    import time
+
+    from prove.clients.prometheus import Prometheus
+    from prove.slo import durations
+    from prove.slo import report as slo_report
+    from prove.stack import configs
+    from prove.stack import settings as stack_settings
+    from prove.tools import repository_root
+
+    if url is None:
+        settings = stack_settings.load()
+        url = settings.url(settings.prometheus_port)
+        if windows is None and settings.profile == "drill":
+            windows = repository_root() / "observability" / configs.DRILL_WINDOWS
+    looked_at, _ = _windows(windows)
+    try:
+        period_s = durations.seconds(period) if period else looked_at.period_s
+    except ValueError as error:
+        raise UserError(f"--period {error}") from None
+    if not looked_at.lengths_s[0] <= period_s <= looked_at.period_s:
+        shortest, longest = (
+            durations.text(each) for each in (looked_at.lengths_s[0], looked_at.period_s)
+        )
+        raise UserError(
+            f"--period must be between {shortest} and {longest}, as the rules record it"
+        )
+    files = specs or sorted((repository_root() / "observability" / "slos").glob("*.yaml"))
+    every = [slo for slos in _read(files).values() for slo in slos]
+    end_s = time.time()
+    prometheus = Prometheus(url)
+    found = [
+        slo_report.report(slo, looked_at, prometheus, end_s - period_s, end_s) for slo in every
+    ]
+    if html:
+        from prove.slo import reportpage
+
+        title = f"Service levels, {slo_report.moment(end_s)}, the last {durations.text(period_s)}"
+        _write(html.parent, {html.name: reportpage.html(found, title)})
+    if json_output:
+        typer.echo(json.dumps(slo_report.document(found), indent=2))
+        return
+    _print_report(found, f"the last {durations.text(period_s)}", url)
+    if html:
+        typer.echo(f"as a page: {html}")
 
 
 @app.command("import")
@@ -405,3 +483,61 @@ def _shown(found: "Detection | None") -> tuple[str, str, str]:
         return "never", "", ""
     fires, resolves = (durations.rounded(each) for each in (found.fires_s, found.resolves_s))
     return fires, f"{float(found.burned):.1%}", resolves
+
+
+def _print_report(reports: "Sequence[Report]", period: str, url: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from prove.slo.report import lasted, percent
+
+    console = Console(highlight=False, width=100)
+    console.print(f"{period}, until {_clock(reports[0].end_s)} UTC")
+    table = Table("SLO", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("promised", "kept", "budget left", "bad", "of", "incidents"):
+        table.add_column(heading, justify="right")
+    for each in reports:
+        if each.compliance is None or each.burned is None:
+            table.add_row(each.slo.id, f"{each.slo.objective}%", "no data", "", "", "", "")
+            continue
+        unit = "" if each.counts_events else " s"
+        style = "" if each.met else "red"
+        table.add_row(
+            each.slo.id,
+            f"{each.slo.objective}%",
+            f"[{style}]{percent(each.compliance)}[/]" if style else percent(each.compliance),
+            f"[{style}]{percent(1 - each.burned)}[/]" if style else percent(1 - each.burned),
+            f"{each.bad:,.0f}{unit}",
+            f"{each.total:,.0f}{unit}",
+            f"{len(each.incidents)}",
+        )
+    console.print(table)
+    if not any(each.total for each in reports):
+        typer.echo(f"\nnothing is recorded at {url}: does it have the rules of `slo build`?")
+    incidents = Table("incident", "began, UTC", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("lasted", "worst burn", "of budget"):
+        incidents.add_column(heading, justify="right")
+    incidents.add_column("alerts")
+    for each in reports:
+        for incident in each.incidents:
+            incidents.add_row(
+                each.slo.id,
+                _clock(incident.began_s)[5:],
+                lasted(incident.ended_s - incident.began_s),
+                f"{incident.peak_burn_rate:.1f}x",
+                f"{incident.burned:.1%}",
+                ", ".join(map(_alert, incident.alerts)) or "none",
+            )
+    if incidents.row_count:
+        console.print()
+        console.print(incidents)
+
+
+def _alert(alert: "Alert") -> str:
+    return f"{alert.severity} {_clock(alert.fired_s)[-5:]}"
+
+
+def _clock(unix_s: float) -> str:
+    from prove.slo.report import moment
+
+    return moment(unix_s)[:16].replace("T", " ")

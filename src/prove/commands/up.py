@@ -21,6 +21,10 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave it running and return once it is ready.")
     ] = False,
+    drill: Annotated[
+        bool,
+        typer.Option("--drill", help="Alerts 60 times as fast (PROVE_PROFILE=drill), for drills."),
+    ] = False,
 ) -> None:
     """Start the shop and its observability; Ctrl-C stops them.
 
@@ -31,6 +35,8 @@ def up(
     from prove.stack.hints import command
 
     settings = stack_settings.load()
+    if drill:
+        settings = settings.model_copy(update={"profile": "drill"})
     supervisor = ensure_running(settings)
     try:
         _print_addresses(settings)
@@ -51,9 +57,15 @@ def ensure_running(settings: "StackSettings") -> "subprocess.Popen[bytes] | None
     Exits with 1 when it isn't to be had, and when Ctrl-C ended the start.
     """
     from prove.stack import lifecycle, state
+    from prove.stack.hints import command
 
     running = state.load(settings.home)
     if running and running.alive and running.phase == "ready":
+        if running.profile != settings.profile:
+            raise UserError(
+                f"the stack in {settings.home} runs with the {running.profile} profile, not the "
+                f"{settings.profile} one; stop it first: {command('down')}"
+            )
         _tell_running(settings)
         return None
     started = time.monotonic()
@@ -101,7 +113,7 @@ def _start(settings: "StackSettings") -> "subprocess.Popen[bytes]":
         preflight.require(settings)
         with ConsoleProgress() as progress:
             binaries = processes.ensure_binaries(progress)
-        processes.ensure_admin_token(settings)
+        processes.prepare(settings, binaries)
         plan = Plan(settings=settings, specs=processes.specs(settings, binaries))
         return lifecycle.spawn(plan, lock)
 
@@ -172,12 +184,13 @@ def _print_addresses(settings: "StackSettings") -> None:
   orders    {url(settings.order_port)}/openapi.json
   payments  {url(settings.payment_port)}/openapi.json
   metrics   {url(settings.prometheus_port)}/api/v1/query?query=prove_orders_total
+  alerts    {url(settings.alertmanager_port)}
   traces    {url(settings.jaeger_port)}/api/services
   logs      {url(settings.victorialogs_port)}/select/vmui
   files     {settings.home}   (data, logs, admin-token)
 
 fill it    {command("data import")}
 use it     {command("buy")}, {command("load")}
-watch it   {command("status")}, {command("logs -f")}
+watch it   {command("status")}, {command("logs -f")}, {command("alerts")}
 stop it    {command("down")}
 """)

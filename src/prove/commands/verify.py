@@ -17,6 +17,7 @@ import typer
 from prove.errors import UserError
 
 if TYPE_CHECKING:
+    from prove.bench.measure import Run
     from prove.verify.experiment import Result
 
 app = typer.Typer(
@@ -35,6 +36,9 @@ MUTANT_DRAIN_S = 15.0
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Keep = Annotated[
     bool, typer.Option("--keep", help="Keep databases, logs and history, also if it holds.")
+]
+Report = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Write a page of evidence here.")
 ]
 
 
@@ -73,9 +77,7 @@ def verify_orders(
             "goes on after the last that was finished.",
         ),
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Write a page of evidence here.")
-    ] = None,
+    report: Report = None,
     json_output: Json = False,
 ) -> None:
     """No order is lost or charged twice: buy, kill -9 and cut meanwhile, then audit the books.
@@ -166,6 +168,88 @@ def verify_mutants(
         raise typer.Exit(1)
 
 
+@app.command("slos")
+def verify_slos(
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cell",
+            metavar="NAME",
+            help="Break this; may be repeated. Default: one of errors, latency, probes, freshness.",
+        ),
+    ] = None,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Break all cells: about 100 minutes.")
+    ] = False,
+    soak: Annotated[
+        str,
+        typer.Option(help="Healthy traffic alone before the first cell, so long at least."),
+    ] = "3m",
+    keep: Keep = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Keep what is done in this directory; the same command goes on from there.",
+        ),
+    ] = None,
+    report: Report = None,
+    json_output: Json = False,
+) -> None:
+    """Each SLO pages when theory says: break it on purpose and wait for the pager.
+
+    A stack of its own, with the windows of the drill (a sixtieth of the real ones), has a constant
+    arrival of customers and a webhook as its pager. After six minutes of healthy traffic a fault by
+    count turns a known share of one SLI's events bad, until the page comes; it must come within two
+    evaluation intervals of its predicted moment, and no other page may. Cells that cannot touch
+    each other are broken at once.
+
+    The default takes about nine minutes. Exit code 1 when a page is missed, early, late or false:
+    the stack's home with its logs is kept then.
+
+    Examples:
+
+        provectl verify slos
+
+        provectl verify slos --cell checkout-errors-20 --cell product-reads-latency-80
+
+        provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
+    """
+    from rich.console import Console
+
+    from prove import tools, units
+    from prove.stack import processes
+    from prove.verify import cells as catalogue
+    from prove.verify import slos, slos_report
+
+    if cells and every:
+        raise UserError("give either --all or --cell, not both")
+    chosen = catalogue.choose(
+        list(catalogue.CATALOGUE) if every else cells or catalogue.ONE_OF_EACH_KIND
+    )
+    soak_s = units.duration_s(soak, "--soak")
+    objectives = slos.objectives()
+    with _home(resume, "slos", keep=keep) as home:
+        with tools.ConsoleProgress() as building:
+            processes.ensure_binaries(building)
+        with slos_report.Bar() as bar:
+            kept = slos.Drill(home.path, chosen, soak_s, objectives, bar).run()
+        home.holds = not kept.violations
+        tolerated_s = objectives.tolerated_s
+        page = None
+        if report:
+            page = slos_report.write(report, kept, tolerated_s, *_evidence())
+        if json_output:
+            typer.echo(json.dumps(slos_report.document(kept, tolerated_s, page)))
+        else:
+            slos_report.show(kept, tolerated_s, Console())
+        if page:
+            typer.echo(f"wrote {page}", err=True)
+    if kept.violations:
+        raise typer.Exit(1)
+
+
 class _Home:
     """A directory of a run; it goes at the end when the run held and nobody wants it."""
 
@@ -213,13 +297,17 @@ def _tell(
 
     page = None
     if directory:
-        from prove.bench.measure import this_run
-
-        command = shlex.join(["provectl", *sys.argv[1:]])
-        page = report.write(directory, f"verify-orders-{database}", result, this_run(), command)
+        page = report.write(directory, f"verify-orders-{database}", result, *_evidence())
     if json_output:
         typer.echo(json.dumps(report.document(result, page)))
     else:
         report.show(result, Console())
     if page:
         typer.echo(f"wrote {page}", err=True)
+
+
+def _evidence() -> "tuple[Run, str]":
+    """Where and when this is, and the command that was given."""
+    from prove.bench.measure import this_run
+
+    return this_run(), shlex.join(["provectl", *sys.argv[1:]])

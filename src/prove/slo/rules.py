@@ -254,7 +254,8 @@ def _no_data(slo: SLO, meta: AlertMeta, windows: AlertWindows, links: Links) -> 
         "alert": name,
         "expr": f"absent({_series(slo, kind, shortest)})",
         "for": durations.text(no_data_after_s(windows)),
-        "labels": _alert_labels(slo, "ticket", meta),
+        # No series means none to take the spec's own labels from, and notifications go by them.
+        "labels": dict(sorted({**slo.labels, **_alert_labels(slo, "ticket", meta)}.items())),
         "annotations": {
             "title": f"(ticket) {slo.service} {slo.name}: nothing is measured",
             "summary": f"{slo.service} {slo.name}: no data for {shortest}; "

@@ -1,17 +1,28 @@
-"""The servers that receive the shop's telemetry, as processes of the local stack (pure).
+"""The servers that watch the shop, as processes of the local stack .
 
 Everything listens on loopback, tells nobody about its use, and is bounded in memory: GOMEMLIMIT is
 soft, so each server also has the setting that bounds what it keeps.
 """
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from prove.errors import UserError
+from prove.stack import configs
 from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.tools import repository_root
 
-TOOLS = ("otelcol", "prometheus", "jaeger", "victorialogs")
+TOOLS = (
+    "otelcol",
+    "prometheus",
+    "jaeger",
+    "victorialogs",
+    "alertmanager",
+    "blackbox_exporter",
+)
 """The tools whose binaries `processes` needs: `prove.tools.ensure(*TOOLS)`."""
 
 HOST = "127.0.0.1"
@@ -28,27 +39,52 @@ def processes(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Pro
     """Specs of the observability servers.
 
     The Collector starts after its stores and stops before them, so that what it holds gets there.
+    Their configuration is `configure`d before they start; of the repository's files only the
+    Collector's is used as it is, since it takes the addresses from its environment.
 
-    `binaries` holds the path of each binary by its name. Raises UserError outside a checkout,
-    where their configuration is.
+    `binaries` holds the path of each binary by its name. Raises UserError outside a checkout.
     """
-    config = repository_root() / "observability"
+    collector = _sources() / "collector" / "collector.yaml"
     return [
-        _prometheus(settings, binaries["prometheus"], config / "prometheus" / "prometheus.yml"),
+        _prometheus(settings, binaries["prometheus"]),
+        _alertmanager(settings, binaries["alertmanager"]),
+        _blackbox(settings, binaries["blackbox_exporter"]),
         _jaeger(settings, binaries["jaeger"]),
         _victorialogs(settings, binaries["victoria-logs"]),
-        _collector(settings, binaries["otelcol-prove"], config / "collector" / "collector.yaml"),
+        _collector(settings, binaries["otelcol-prove"], collector),
+        _canary(settings),
     ]
 
 
-def _prometheus(settings: StackSettings, binary: Path, config: Path) -> ProcessSpec:
+def configure(settings: StackSettings, binaries: Mapping[str, Path]) -> None:
+    """Write what the servers are told, before they are started.
+
+    Raises UserError for receivers of alerts that can't be used, and outside a checkout.
+    """
+    configs.write(settings, _sources())
+    if not settings.alert_receivers_file:
+        return
+    file = settings.config_dir / configs.ALERTMANAGER
+    check: list[str | Path] = [binaries["amtool"], "check-config", file]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join((done.stdout.partition("FAILED: ")[2] or done.stderr).split())
+        raise UserError(f"{settings.alert_receivers_file}: Alertmanager refuses it: {reason}")
+
+
+def _sources() -> Path:
+    return repository_root() / "observability"
+
+
+def _prometheus(settings: StackSettings, binary: Path) -> ProcessSpec:
     port = settings.prometheus_port
     return ProcessSpec(
         name="prometheus",
         argv=(
             str(binary),
-            f"--config.file={config}",
+            f"--config.file={settings.config_dir / configs.PROMETHEUS}",
             f"--web.listen-address={HOST}:{port}",
+            f"--web.external-url={settings.url(port)}",  # where an alert says it is from
             f"--storage.tsdb.path={settings.data_dir / 'prometheus'}",
             "--storage.tsdb.retention.time=2d",
             "--storage.tsdb.retention.size=512MB",
@@ -63,6 +99,72 @@ def _prometheus(settings: StackSettings, binary: Path, config: Path) -> ProcessS
         ready_url=f"{settings.url(port)}/-/ready",
         ports=(port,),
         group="observability",
+    )
+
+
+def _alertmanager(settings: StackSettings, binary: Path) -> ProcessSpec:
+    port = settings.alertmanager_port
+    return ProcessSpec(
+        name="alertmanager",
+        argv=(
+            str(binary),
+            f"--config.file={settings.config_dir / configs.ALERTMANAGER}",
+            f"--web.listen-address={HOST}:{port}",
+            f"--web.external-url={settings.url(port)}",
+            f"--storage.path={settings.data_dir / 'alertmanager'}",
+            "--cluster.listen-address=",  # alone: it listens for no peers
+            "--data.retention=48h",
+            "--alerts.per-alertname-limit=1000",
+            "--log.level=warn",
+            "--log.format=json",
+        ),
+        env={"GOMEMLIMIT": "40MiB"},
+        ready_url=f"{settings.url(port)}/-/ready",
+        ports=(port,),
+        group="observability",
+    )
+
+
+def _blackbox(settings: StackSettings, binary: Path) -> ProcessSpec:
+    port = settings.blackbox_port
+    return ProcessSpec(
+        name="blackbox",
+        argv=(
+            str(binary),
+            f"--config.file={settings.config_dir / configs.BLACKBOX}",
+            f"--web.listen-address={HOST}:{port}",
+            "--timeout-offset=0.1",  # of a drill's scrape, which has a second
+            "--history.limit=10",
+            "--log.level=warn",
+            "--log.format=json",
+        ),
+        env={"GOMEMLIMIT": "30MiB"},
+        ready_url=f"{settings.url(port)}/-/healthy",
+        ports=(port,),
+        group="observability",
+        needs=("product", "payment"),  # or every start would be an outage
+    )
+
+
+def _canary(settings: StackSettings) -> ProcessSpec:
+    port = settings.canary_port
+    interval_s, timeout_s = (1, 5) if settings.profile == "drill" else (15, 10)
+    return ProcessSpec(
+        name="canary",
+        argv=(
+            sys.executable,
+            "-m",
+            "prove.canary",
+            f"--port={port}",
+            f"--products={settings.url(settings.product_port)}",
+            f"--orders={settings.url(settings.order_port)}",
+            f"--interval={interval_s}",
+            f"--timeout={timeout_s}",
+        ),
+        ready_url=f"{settings.url(port)}/-/ready",
+        ports=(port,),
+        group="observability",
+        needs=("order",),
     )
 
 

@@ -38,6 +38,12 @@ def specs(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
     return [*_shop(settings, binaries), *observability.processes(settings, binaries)]
 
 
+def prepare(settings: StackSettings, binaries: Mapping[str, Path]) -> None:
+    """Write what the processes read when they start; raises UserError."""
+    ensure_admin_token(settings)
+    observability.configure(settings, binaries)
+
+
 def ensure_admin_token(settings: StackSettings) -> None:
     """Make the admin token of this install, readable by its owner alone, unless there is one."""
     try:

@@ -108,14 +108,19 @@ def record(entry: Record, *, with_trace: bool = True) -> Text:
     line.append(f" {LEVEL_SHORT.get(entry.level, entry.level):<5.5} ", style)
     line.append(f"{entry.process:<10} ", "cyan")
     line.append(entry.event, style or "bold")
-    told = {key: entry.fields[key] for key in FIRST if key in entry.fields}
-    told |= {key: value for key, value in entry.fields.items() if key not in NOT_TOLD}
-    for key, value in told.items():
+    for key, value in told(entry).items():
         line.append(f" {key}=", "dim")
-        line.append(_short(key, value))
+        line.append(value)
     if with_trace and TRACE in entry.fields:
         line.append(f" {TRACE}={str(entry.fields[TRACE])[:SHORT_ID]}…", "dim")
     return line
+
+
+def told(entry: Record) -> dict[str, str]:
+    """What of its fields is shown, shortened, and in which order."""
+    fields = {key: entry.fields[key] for key in FIRST if key in entry.fields}
+    fields |= {key: value for key, value in entry.fields.items() if key not in NOT_TOLD}
+    return {key: _short(key, value) for key, value in fields.items()}
 
 
 def _short(key: str, value: object) -> str:

@@ -60,10 +60,11 @@ def report(settings: StackSettings) -> Report:
         return _down(settings, current)
     rows = _rows(current)
     not_ready = [row.name for row in rows if not row.ready]
+    detail = f"not ready: {', '.join(not_ready)}" if not_ready else "every process is ready"
     return Report(
         home=settings.home,
         phase=current.phase,
-        detail=f"not ready: {', '.join(not_ready)}" if not_ready else "every process is ready",
+        detail=detail + (" (drill profile)" if current.profile == "drill" else ""),
         ready=not not_ready and current.phase == "ready",
         processes=rows,
         totals={

@@ -1,7 +1,7 @@
 """Settings of the local stack: where it lives and which ports it takes (`PROVE_*`)."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +36,16 @@ class StackSettings(BaseSettings):
     jaeger_otlp_port: Port = 14317
     jaeger_admin_port: Port = 14269
     victorialogs_port: Port = 9428
+    alertmanager_port: Port = 9093
+    blackbox_port: Port = 9115
+    canary_port: Port = 9116
+
+    profile: Literal["standard", "drill"] = "standard"
+    """`drill`: the windows of alerts are a sixtieth, and everything is asked every second."""
+    alert_webhook_url: str = ""
+    """Where every notification is posted to as well; empty: nothing leaves the machine."""
+    alert_receivers_file: str = ""
+    """Alertmanager's own `receivers`, as in `observability/alertmanager/receivers/`."""
 
     product_database_url: str = ""
     """Empty: one SQLite file in `data_dir`; so for `order_` and `payment_`."""
@@ -91,6 +101,11 @@ class StackSettings(BaseSettings):
         return self.home / "run"
 
     @property
+    def config_dir(self) -> Path:
+        """What the observability servers are told, written anew at every start."""
+        return self.run_dir / "config"
+
+    @property
     def admin_token_file(self) -> Path:
         """The bearer token of admin and fault endpoints, made per install."""
         return self.home / "admin-token"
@@ -118,6 +133,14 @@ def on_free_ports(home: Path) -> StackSettings:
     return StackSettings.model_validate(
         {"home": home, **dict(zip(fields, claim(len(fields)), strict=True))}
     )
+
+
+def default_ports() -> dict[str, int]:
+    """Every port by its name, as it is where nothing is set."""
+    return {
+        name.removesuffix("_port"): StackSettings.model_fields[name].default
+        for name in port_fields()
+    }
 
 
 def port_fields() -> list[str]:

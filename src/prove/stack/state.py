@@ -69,6 +69,7 @@ class StackState(BaseModel):
     started_at: float
     phase: Phase = "starting"
     failure: str | None = None
+    profile: str = "standard"
     ports: dict[str, int]
     processes: dict[str, ProcessState]
 

@@ -67,6 +67,7 @@ class Supervisor:
             home=plan.settings.home,
             supervisor=ProcessId.of(os.getpid()),
             started_at=time.time(),
+            profile=plan.settings.profile,
             ports=plan.settings.ports,
             processes={name: child.state for name, child in self._children.items()},
         )

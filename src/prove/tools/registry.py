@@ -54,7 +54,7 @@ TOOLS: dict[str, Program] = {
             components=frozenset(
                 {
                     *("otlp", "batch", "memory_limiter", "filter", "redaction", "resource"),
-                    *("transform", "otlp_grpc", "otlp_http", "file", "health_check"),
+                    *("transform", "otlp_grpc", "otlp_http", "file", "health_check", "hostmetrics"),
                 }
             ),
         ),
@@ -79,6 +79,13 @@ TOOLS: dict[str, Program] = {
                 Binary("alertmanager", "github.com/prometheus/alertmanager/cmd/alertmanager"),
                 Binary("amtool", "github.com/prometheus/alertmanager/cmd/amtool"),
             ),
+        ),
+        Program(
+            name="blackbox_exporter",
+            directory="tools/blackbox_exporter",
+            version="0.28.0",
+            stamp="github.com/prometheus/common/version.Version",
+            binaries=(Binary("blackbox_exporter", "github.com/prometheus/blackbox_exporter"),),
         ),
         Program(
             name="jaeger",

@@ -170,8 +170,8 @@ class Experiment:
                 buying = asyncio.create_task(clients.run())
                 try:
                     self.watch.phase("buying, and breaking")
-                    await _while(faulty.run(faults), buying)
-                    await _while(clients.all_sent.wait(), buying)
+                    await alongside(faulty.run(faults), buying)
+                    await alongside(clients.all_sent.wait(), buying)
                     self.watch.phase("healing")
                     await faulty.heal()
                     self.watch.phase("draining")
@@ -292,7 +292,7 @@ def unfinished(running: Shop) -> bool:
         raise UserError(f"the order database cannot be read: {error}") from None
 
 
-async def _while(wanted: Coroutine[Any, Any, object], other: "asyncio.Task[None]") -> None:
+async def alongside(wanted: Coroutine[Any, Any, object], other: "asyncio.Task[None]") -> None:
     """Wait for `wanted`; should `other` fail meanwhile, fail with it."""
     task = asyncio.create_task(wanted)
     try:

@@ -1,7 +1,7 @@
 """What is told of a run: while it runs, as a table, as JSON and as a page of evidence."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,23 @@ def rows(figures: Figures) -> list[tuple[str, str]]:
     return told
 
 
+def show_rows(of: Iterable[tuple[str, str]], console: Console) -> None:
+    """Names, dimmed, and values in two columns."""
+    shown = Table(box=None, pad_edge=False, show_header=False, width=min(WIDTH, console.width))
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in of:
+        shown.add_row(name, value)
+    console.print(shown, highlight=False)
+
+
 def show(result: Result, console: Console) -> None:
     """The figures, the verdict, the first violations and the story of the very first."""
-    table = Table(box=None, pad_edge=False, show_header=False, width=min(WIDTH, console.width))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows(result.figures):
-        table.add_row(name, value)
-    console.print(table, highlight=False)
-    if result.holds:
-        console.print(Text("holds", "bold green").append(f": {CLAIM}", "not bold default"))
-        return
+    show_rows(rows(result.figures), console)
     count = len(result.violations)
-    console.print(Text("does not hold", "bold red").append(f": violations: {count:,}", "default"))
+    show_verdict(result.holds, CLAIM if result.holds else f"violations: {count:,}", console)
+    if result.holds:
+        return
     for violation in result.violations[:SHOWN_VIOLATIONS]:
         console.print(f"  {_line(violation)}", highlight=False, markup=False)
     if count > SHOWN_VIOLATIONS:
@@ -98,7 +102,7 @@ def document(result: Result, report: Path | None) -> dict[str, Any]:
     """For `--json`: one object, of the form all of `provectl verify` answers in."""
     return {
         "claim": CLAIM,
-        "verdict": _verdict(result),
+        "verdict": verdict(result.holds),
         "figures": result.figures.model_dump() | _plan(result),
         "violations": [asdict(violation) for violation in result.violations],
         "report": str(report) if report else None,
@@ -107,17 +111,16 @@ def document(result: Result, report: Path | None) -> dict[str, Any]:
 
 def show_mutants(caught: Mapping[str, Sequence[str]], console: Console) -> None:
     """Each planted bug and the violations that gave it away."""
-    table = Table(box=None, pad_edge=False, width=min(WIDTH, console.width))
+    shown = Table(box=None, pad_edge=False, width=min(WIDTH, console.width))
     for heading in ("mutant", "service", "what it does", "caught by"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("mutant", "service"))
+        shown.add_column(heading, overflow="fold", no_wrap=heading in ("mutant", "service"))
     for name, kinds in caught.items():
         mutant = MUTANTS[name]
         by = Text(kinds[0], "green") if kinds else Text("not caught", "bold red")
-        table.add_row(name, mutant.service, mutant.bug, by)
-    console.print(table, highlight=False)
+        shown.add_row(name, mutant.service, mutant.bug, by)
+    console.print(shown, highlight=False)
     survived = sum(not kinds for kinds in caught.values())
-    verdict = Text("does not hold", "bold red") if survived else Text("holds", "bold green")
-    console.print(verdict.append(f": {MUTANTS_CLAIM}", "not bold default"))
+    show_verdict(not survived, MUTANTS_CLAIM, console)
 
 
 def mutants_document(caught: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def mutants_document(caught: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     survived = [name for name, kinds in caught.items() if not kinds]
     return {
         "claim": MUTANTS_CLAIM,
-        "verdict": "does not hold" if survived else "holds",
+        "verdict": verdict(not survived),
         "figures": {"mutants": len(caught), "caught_by": caught},
         "violations": survived,
         "report": None,
@@ -135,32 +138,29 @@ def mutants_document(caught: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def write(directory: Path, name: str, result: Result, run: Run, command: str) -> Path:
     """The page and, beside it, the same as JSON; returns the page. Raises UserError."""
     page = directory / f"{name}.md"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        page.write_text(markdown(result, run, command))
-        facts = {**document(result, page), "run": run.model_dump(mode="json"), "command": command}
-        page.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"{directory} cannot be written: {error.strerror}") from None
+    save(page, markdown(result, run, command), document(result, page), run, command)
     return page
+
+
+def save(page: Path, text: str, facts: Mapping[str, Any], run: Run, command: str) -> None:
+    """Write a page of evidence and, beside it, its facts as JSON. Raises UserError."""
+    told = {**facts, "run": run.model_dump(mode="json"), "command": command}
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text)
+        page.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{page.parent} cannot be written: {error.strerror}") from None
 
 
 def markdown(result: Result, run: Run, command: str) -> str:
     """A page that tells what was run, where, of what, and what came of it."""
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    stamp = [
-        ("command", f"`{command}`"),
-        ("commit", f"`{run.commit}`"),
-        ("date", f"{run.taken_at:%Y-%m-%d %H:%M} UTC"),
-        ("machine", f"{run.cpu}, {run.cores} cores, {run.memory_gib:g} GiB, {run.os}"),
-        ("versions", versions),
-        *((name, str(value)) for name, value in _plan(result).items()),
-    ]
+    of_plan = [(name, str(value)) for name, value in _plan(result).items()]
     parts = [
         f"# {CLAIM}",
-        f"**Verdict: {_verdict(result)}**, violations: {len(result.violations)}.",
-        _table(("run", ""), stamp),
-        _table(("figure", ""), rows(result.figures)),
+        f"**Verdict: {verdict(result.holds)}**, violations: {len(result.violations)}.",
+        table(("run", ""), [*stamp(run, command), *of_plan]),
+        table(("figure", ""), rows(result.figures)),
     ]
     if result.violations:
         listed = "\n".join(f"- {_line(each)}" for each in result.violations[:SHOWN_VIOLATIONS])
@@ -168,8 +168,27 @@ def markdown(result: Result, run: Run, command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(result: Result) -> str:
-    return "holds" if result.holds else "does not hold"
+def show_verdict(holds: bool, text: str, console: Console) -> None:
+    """Whether a claim holds, in green or red, and what there is to say of it."""
+    words = Text(verdict(holds), "bold green" if holds else "bold red")
+    console.print(words.append(f": {text}", "not bold default"))
+
+
+def stamp(run: Run, command: str) -> list[tuple[str, str]]:
+    """What was run, when, where and of what."""
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return [
+        ("command", f"`{command}`"),
+        ("commit", f"`{run.commit}`"),
+        ("date", f"{run.taken_at:%Y-%m-%d %H:%M} UTC"),
+        ("machine", f"{run.cpu}, {run.cores} cores, {run.memory_gib:g} GiB, {run.os}"),
+        ("versions", versions),
+    ]
+
+
+def verdict(holds: bool) -> str:
+    """In words, the same for every claim."""
+    return "holds" if holds else "does not hold"
 
 
 def _plan(result: Result) -> dict[str, Any]:
@@ -200,6 +219,7 @@ def _spread(spread: Spread) -> str:
     return f"{quantiles} ({spread.count:,} orders)"
 
 
-def _table(header: Sequence[str], body: Sequence[tuple[str, str]]) -> str:
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """In Markdown."""
     lines = [f"| {' | '.join(header)} |", f"|{' :-- |' * len(header)}"]
-    return "\n".join(lines + [f"| {name} | {value} |" for name, value in body])
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in body])

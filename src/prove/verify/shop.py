@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import httpx
 import psutil
@@ -179,17 +179,29 @@ def running(setup: Setup) -> Iterator[Shop]:
     with _databases(setup, ports["database"]) as databases, lifecycle.lock(settings) as held:
         processes.ensure_admin_token(settings)
         specs = _specs(setup, settings, binaries, databases, ports)
-        supervisor = lifecycle.spawn(Plan(settings=settings, specs=specs), held)
-        try:
-            lifecycle.wait_ready(supervisor, settings.home, lambda _: None)
+        with supervised(settings, specs, held):
             proxy_url = settings.url(ports["proxy"]) if setup.partitions else None
             yield Shop(setup, settings, databases, proxy_url)
-        except lifecycle.StartError as error:
-            raise UserError(str(error)) from None
-        finally:
-            supervisor.terminate()
-            supervisor.wait()
-            state.end(state.leftovers(settings.home))
+
+
+@contextmanager
+def supervised(
+    settings: StackSettings, specs: list[ProcessSpec], held: IO[bytes]
+) -> Iterator[None]:
+    """Processes that are ready, under the lock of their home; none of them runs afterwards.
+
+    Raises UserError when one does not start.
+    """
+    supervisor = lifecycle.spawn(Plan(settings=settings, specs=specs), held)
+    try:
+        lifecycle.wait_ready(supervisor, settings.home, lambda _: None)
+        yield
+    except lifecycle.StartError as error:
+        raise UserError(str(error)) from None
+    finally:
+        supervisor.terminate()
+        supervisor.wait()
+        state.end(state.leftovers(settings.home))
 
 
 def ensure_binaries(

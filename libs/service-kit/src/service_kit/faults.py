@@ -6,6 +6,7 @@ or not who set them lives, and end at once when their entry, or the file, is rem
 """
 
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -32,48 +33,56 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 EXEMPT = ("/livez", "/readyz", "/startupz", "/faults", "/incidents", "/openapi.json")
 
 _CHECK_INTERVAL_S = 0.1
+_UNITS = 10**9
+"""What a rate is counted in."""
 _log = logs.get_logger("service_kit.faults")
-
-
-Seed = Annotated[int, WholeNumber]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Constant(_Model):
+class _Params(_Model):
+    select: Literal["random", "count"] = Field(
+        default="random",
+        description="count: of n requests in a process exactly floor(n * rate) are hit, evenly "
+        "spread; random: each by chance",
+    )
+    seed: Annotated[int, WholeNumber] | None = None
+
+
+class _Delay(_Params):
+    rate: float = Field(default=1.0, gt=0, le=1, description="the share of requests that is hit")
+
+
+class Constant(_Delay):
     """The same delay each time."""
 
     distribution: Literal["constant"]
     delay_ms: float = Field(ge=0, le=MAX_DELAY_MS)
-    seed: Seed | None = None
 
 
-class Normal(_Model):
+class Normal(_Delay):
     """A normally distributed delay."""
 
     distribution: Literal["normal"]
     mean_ms: float = Field(ge=0, le=MAX_DELAY_MS)
     stddev_ms: float = Field(ge=0, le=MAX_DELAY_MS)
-    seed: Seed | None = None
 
 
-class Pareto(_Model):
+class Pareto(_Delay):
     """A Pareto (type I) distributed delay: at least `scale_ms`, a heavy tail for a small shape."""
 
     distribution: Literal["pareto"]
     scale_ms: float = Field(gt=0, le=MAX_DELAY_MS)
     shape: float = Field(gt=0, le=100)
-    seed: Seed | None = None
 
 
-class ErrorParams(_Model):
+class ErrorParams(_Params):
     """Answer `status` instead of doing the work, for a share `rate` of requests."""
 
     rate: float = Field(gt=0, le=1)
     status: Annotated[int, Field(ge=400, le=599), WholeNumber] = 503
-    seed: Seed | None = None
 
 
 class Match(_Model):
@@ -137,16 +146,19 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True)
 class Active:
-    """A lease with its own random numbers, repeatable by the seed in its parameters."""
+    """A lease, its count of requests, and random numbers repeatable by the seed it has."""
 
     lease: Lease
     rng: random.Random
+    requests: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers the requests it matches; `next` is atomic, so threads need no lock."""
 
 
 def decide(active: Iterable[Active], method: str, route: str, now_ms: float) -> list[Effect]:
-    """The effects on one request, by `route` template; draws from each matching lease's rng."""
+    """The effects on one request, by `route` template; counts it for each lease it matches."""
     effects = []
-    for lease, rng in ((item.lease, item.rng) for item in active):
+    for item in active:
+        lease = item.lease
         match = lease.fault.match
         if (
             now_ms >= lease.expires_at_unix_ms
@@ -155,12 +167,22 @@ def decide(active: Iterable[Active], method: str, route: str, now_ms: float) -> 
         ):
             continue
         params = lease.fault.params
-        if not isinstance(params, ErrorParams):
-            delay_s = _delay_ms(params, rng) / 1000
-            effects.append(Effect(lease.name, lease.fault.type, delay_s, None))
-        elif rng.random() < params.rate:
+        if not _hits(params, item):
+            continue
+        if isinstance(params, ErrorParams):
             effects.append(Effect(lease.name, lease.fault.type, 0.0, params.status))
+        else:
+            delay_s = _delay_ms(params, item.rng) / 1000
+            effects.append(Effect(lease.name, lease.fault.type, delay_s, None))
     return effects
+
+
+def _hits(params: _Delay | ErrorParams, active: Active) -> bool:
+    if params.select == "random":
+        return params.rate == 1 or active.rng.random() < params.rate
+    # In whole numbers: 100 * 0.29 in floats is 28.999...
+    number, share = next(active.requests), round(params.rate * _UNITS)
+    return number * share // _UNITS > (number - 1) * share // _UNITS
 
 
 def _delay_ms(params: Constant | Normal | Pareto, rng: random.Random) -> float:

@@ -27,12 +27,20 @@ Sink = Callable[[Event], None]
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CARD = re.compile(
+    r"\b(?:[2-6]\d{3}(?:\d{12}(?:\d{3})?|(?:(?:[ +-]|%20)\d{4}){3})"
+    r"|3[47]\d{2}(?:\d{11}|(?:[ +-]|%20)\d{6}(?:[ +-]|%20)\d{5}))\b",
+    re.ASCII,
+)
+"""As the Collector masks them (observability/collector); lines on stdout don't get there."""
+_CARD_MIN = 15
+_MASK = "****"
 _sinks: list[Sink] = []
 
 
 def accept_request_id(given: str | None) -> str:
-    """The caller's request id when it is well-formed, else a fresh one."""
-    if given and _REQUEST_ID.fullmatch(given):
+    """The caller's request id when it is well-formed and no card number, else a fresh one."""
+    if given and _REQUEST_ID.fullmatch(given) and not _CARD.search(given):
         return given
     return uuid.uuid4().hex
 
@@ -52,6 +60,7 @@ def setup(service: str, level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            _mask_cards,
             _context(service),
             _to_sinks,
             _to_json,
@@ -101,6 +110,26 @@ def _context(service: str) -> structlog.typing.Processor:
         }
 
     return add
+
+
+def _mask_cards(_logger: object, _method: str, event: Event) -> Event:
+    """No card number is logged on purpose; but callers choose ids, and errors quote what came."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) >= _CARD_MIN:
+            event[key] = _CARD.sub(_MASK, value)
+        elif isinstance(value, dict | list | tuple):
+            event[key] = _masked(value)
+    return event
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _CARD.sub(_MASK, value)
+    if isinstance(value, dict):
+        return {_masked(key): _masked(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(each) for each in value]
+    return value
 
 
 def _to_sinks(_logger: object, _method: str, event: Event) -> Event:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from http import HTTPMethod
 from typing import TYPE_CHECKING, TypeVar
 
 from flask import Flask, Response, request
@@ -121,7 +122,11 @@ def _begin(leases: LeaseStore) -> Callable[[], None]:
         request_id = logs.accept_request_id(environ.get("HTTP_X_REQUEST_ID"))
         environ[_REQUEST_ID] = request_id
         logs.request_id.set(request_id)
-        trace.get_current_span().set_attribute("prove.request_id", request_id)
+        span = trace.get_current_span()
+        span.set_attribute("prove.request_id", request_id)
+        if request.url_rule is None:  # else it is named after the path, whatever that holds
+            method = environ["REQUEST_METHOD"]
+            span.update_name(method if method in HTTPMethod.__members__ else "HTTP")
         deadline.start(environ.get(_DEADLINE))
         if not environ["PATH_INFO"].startswith(faults.EXEMPT):
             for effect in leases.decide(environ["REQUEST_METHOD"], _route()):

@@ -94,6 +94,7 @@ func TestWrongLeasesAreNamed(t *testing.T) {
 		"ttl_s":               {Name: "a", Type: "error", TTL: 901, Params: Params{Rate: ptr(1.0)}},
 		"type":                {Name: "a", Type: "chaos", TTL: 1},
 		"params.rate":         {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(0.0)}},
+		"params.select":       {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(1.0), Select: "all"}},
 		"params.status":       {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(1.0), Status: 200}},
 		"params.distribution": {Name: "a", Type: "latency", TTL: 1, Params: Params{Distribution: "cauchy"}},
 		"params.delay_ms":     {Name: "a", Type: "latency", TTL: 1, Params: Params{Distribution: "constant"}},
@@ -167,6 +168,68 @@ func TestErrorRate(t *testing.T) {
 	}
 	if n < 2800 || n > 3200 {
 		t.Errorf("%d of 10000 failed at a rate of 0.3", n)
+	}
+}
+
+func TestRateByCount(t *testing.T) {
+	for _, c := range []struct {
+		rate float64
+		per  int // the rate in thousandths
+	}{{1, 1000}, {0.5, 500}, {0.2, 200}, {0.29, 290}, {0.7, 700}, {0.001, 1}} {
+		for _, kind := range []string{"error", "latency"} {
+			params := Params{Rate: ptr(c.rate), Select: "count"}
+			if kind == "latency" {
+				params.Distribution, params.DelayMS = "constant", ptr(600.0)
+			}
+			l := &Lease{Name: "a", Type: kind, TTL: 1, Params: params}
+			if err := l.prepare(); err != nil {
+				t.Fatal(err)
+			}
+			hits := 0
+			for n := 1; n <= 2000; n++ {
+				if l.draw() != (effect{}) {
+					hits++
+				}
+				if want := n * c.per / 1000; hits != want {
+					t.Fatalf("%s at %g: %d of %d were hit, not %d", kind, c.rate, hits, n, want)
+				}
+			}
+		}
+	}
+}
+
+func TestRequestsThatDoNotMatchDoNotCount(t *testing.T) {
+	l, _ := open(t)
+	lease := failing("a")
+	lease.Match = Match{Route: "/a"}
+	lease.Params.Rate, lease.Params.Select = ptr(0.5), "count"
+	if err := l.Put(lease); err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for range 4 {
+		apply(l, "GET", "/b")
+		got = append(got, apply(l, "GET", "/a"))
+	}
+	if !slices.Equal(got, []int{0, 503, 0, 503}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestAShareOfRequestsIsDelayed(t *testing.T) {
+	l := &Lease{Name: "a", Type: "latency", TTL: 1, Params: Params{
+		Distribution: "constant", DelayMS: ptr(600.0), Rate: ptr(0.3), Seed: ptr(int64(1))}}
+	if err := l.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for range 10_000 {
+		if l.draw().delay != 0 {
+			n++
+		}
+	}
+	if n < 2800 || n > 3200 {
+		t.Errorf("%d of 10000 were delayed at a rate of 0.3", n)
 	}
 }
 

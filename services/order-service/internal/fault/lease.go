@@ -40,7 +40,8 @@ type Params struct {
 	StddevMS     *float64 `json:"stddev_ms,omitempty" nullable:"true" minimum:"0" maximum:"30000" doc:"Normal delay"`
 	ScaleMS      *float64 `json:"scale_ms,omitempty" nullable:"true" exclusiveMinimum:"0" maximum:"30000" doc:"Least Pareto delay"`
 	Shape        *float64 `json:"shape,omitempty" nullable:"true" exclusiveMinimum:"0" maximum:"1000" doc:"Pareto tail index"`
-	Rate         *float64 `json:"rate,omitempty" nullable:"true" exclusiveMinimum:"0" maximum:"1" doc:"Share of requests; for type error"`
+	Rate         *float64 `json:"rate,omitempty" nullable:"true" exclusiveMinimum:"0" maximum:"1" doc:"Share of requests that is hit; type latency hits all without it"`
+	Select       string   `json:"select,omitempty" nullable:"true" pattern:"^(random|count)$" patternDescription:"random or count" doc:"count: of n requests exactly floor(n·rate) are hit, evenly spread; random, the default: each by chance"`
 	Status       int      `json:"status,omitempty" nullable:"true" minimum:"400" maximum:"599" doc:"Answer of type error; default 503"`
 	Seed         *int64   `json:"seed,omitempty" nullable:"true" doc:"Makes the draws repeatable"`
 }
@@ -87,12 +88,47 @@ func (l *Lease) prepare() error {
 	if err != nil {
 		return err
 	}
+	hits, err := l.Params.selection(rng)
+	if err != nil {
+		return err
+	}
 	l.draw = func() effect {
 		mu.Lock()
 		defer mu.Unlock()
+		if !hits() {
+			return effect{}
+		}
 		return draw()
 	}
 	return nil
+}
+
+// selection tells of one request after the other whether it is hit.
+func (p Params) selection(rng *rand.Rand) (func() bool, error) {
+	rate := 1.0
+	if p.Rate != nil {
+		rate = *p.Rate
+	}
+	if !(rate > 0 && rate <= 1) {
+		return nil, &InvalidError{"params.rate", "must be above 0 and at most 1"}
+	}
+	switch p.Select {
+	case "", "random":
+		return func() bool { return rate == 1 || rng.Float64() < rate }, nil
+	case "count":
+		// In whole numbers: 100 × 0.29 in floats is 28.999….
+		const unit = 1_000_000_000
+		share, sum := int64(math.Round(rate*unit)), int64(0)
+		return func() bool {
+			sum += share
+			hit := sum >= unit
+			if hit {
+				sum -= unit
+			}
+			return hit
+		}, nil
+	}
+	return nil, &InvalidError{"params.select", "must be random or count"}
 }
 
 func (p Params) effects(kind string, rng *rand.Rand) (func() effect, error) {
@@ -104,8 +140,8 @@ func (p Params) effects(kind string, rng *rand.Rand) (func() effect, error) {
 		}
 		return func() effect { return effect{delay: clip(millis())} }, nil
 	case "error":
-		if p.Rate == nil || !(*p.Rate > 0 && *p.Rate <= 1) {
-			return nil, &InvalidError{"params.rate", "must be above 0 and at most 1"}
+		if p.Rate == nil {
+			return nil, &InvalidError{"params.rate", "is needed for type error"}
 		}
 		status := p.Status
 		if status == 0 {
@@ -114,13 +150,7 @@ func (p Params) effects(kind string, rng *rand.Rand) (func() effect, error) {
 		if status < 400 || status > 599 {
 			return nil, &InvalidError{"params.status", "must be 400 to 599"}
 		}
-		rate := *p.Rate
-		return func() effect {
-			if rng.Float64() < rate {
-				return effect{status: status}
-			}
-			return effect{}
-		}, nil
+		return func() effect { return effect{status: status} }, nil
 	}
 	return nil, &InvalidError{"type", "must be latency or error"}
 }

@@ -59,7 +59,24 @@ func NewMetrics() (*Metrics, error) {
 		metric.WithDescription("Checkouts refused before anything was done: too many at once, or no time left."))
 	m.retries, errs[5] = m.meter.Int64Counter(peerRetries, metric.WithUnit("{retry}"),
 		metric.WithDescription("Retries of requests to a peer; denied ones exceeded the retry budget."))
+	m.fromZero()
 	return m, errors.Join(errs[:]...)
+}
+
+// fromZero lets the counters begin at 0: one that appears with its first event loses that event in
+// every rate, and until then nobody can tell "none" from "not measured".
+func (m *Metrics) fromZero() {
+	ctx := context.Background()
+	for _, outcome := range []string{"confirmed", "declined", "short", "refused", "unsettled", "failed", "cancelled"} {
+		m.orders.Add(ctx, 0, metric.WithAttributes(attribute.String("prove.outcome", outcome)))
+	}
+	for _, step := range []order.Step{order.StepReserve, order.StepCharge, order.StepCommit,
+		order.StepCancelPayment, order.StepRelease} {
+		m.putOff.Add(ctx, 0, metric.WithAttributes(attribute.String("prove.step", string(step))))
+	}
+	for _, reason := range []string{"busy", "deadline", "peer"} {
+		m.shed.Add(ctx, 0, metric.WithAttributes(attribute.String("prove.reason", reason)))
+	}
 }
 
 // Outcome implements order.Observer.
@@ -87,19 +104,30 @@ func (m *Metrics) Shed(ctx context.Context, reason string) {
 
 // Retry counts a retry, or one that the budget denied.
 func (m *Metrics) Retry(ctx context.Context, peer string, denied bool) {
-	m.retries.Add(ctx, 1, metric.WithAttributes(
+	m.retried(ctx, 1, peer, denied)
+}
+
+func (m *Metrics) retried(ctx context.Context, n int64, peer string, denied bool) {
+	m.retries.Add(ctx, n, metric.WithAttributes(
 		attribute.String("prove.peer", peer), attribute.Bool("prove.retry.denied", denied)))
 }
 
-// ObserveBreaker reports a circuit breaker's state: 0 closed, 1 open, 2 half-open.
-func (m *Metrics) ObserveBreaker(peer string, state func() int64) error {
+// ObserveBreaker reports a circuit breaker's state: 0 closed, 1 open, 2 half-open. With it the
+// peer's retries begin, at 0.
+func (m *Metrics) ObserveBreaker(peer string, breaker func() int64) error {
+	m.retried(context.Background(), 0, peer, false)
+	m.retried(context.Background(), 0, peer, true)
+	state, err := m.meter.Int64ObservableGauge(breakerState,
+		metric.WithDescription("State of the circuit breaker towards a peer: 0 closed, 1 open, 2 half-open."))
+	if err != nil {
+		return err
+	}
 	attrs := metric.WithAttributes(attribute.String("prove.peer", peer))
-	_, err := m.meter.Int64ObservableGauge(breakerState,
-		metric.WithDescription("State of the circuit breaker towards a peer: 0 closed, 1 open, 2 half-open."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(state(), attrs)
-			return nil
-		}))
+	// Registered apart: of the callbacks given with one instrument twice the SDK keeps the first.
+	_, err = m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(state, breaker(), attrs)
+		return nil
+	}, state)
 	return err
 }
 

@@ -10,13 +10,16 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/runtime"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	metricapi "go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -132,7 +135,27 @@ func (t *Telemetry) startMetrics(ctx context.Context, res *resource.Resource) er
 	)
 	t.close = append(t.close, provider.Shutdown)
 	otel.SetMeterProvider(provider)
-	return runtime.Start()
+	return errors.Join(runtime.Start(), observeCPU())
+}
+
+// observeCPU reports process.cpu.time of the semantic conventions, which runtime leaves out.
+func observeCPU() error {
+	mode := func(name string) metricapi.ObserveOption {
+		return metricapi.WithAttributes(attribute.String("cpu.mode", name))
+	}
+	user, system := mode("user"), mode("system")
+	_, err := otel.Meter(Scope).Float64ObservableCounter("process.cpu.time", metricapi.WithUnit("s"),
+		metricapi.WithDescription("CPU time of the process."),
+		metricapi.WithFloat64Callback(func(_ context.Context, o metricapi.Float64Observer) error {
+			var used syscall.Rusage
+			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+				return err
+			}
+			o.Observe(time.Duration(used.Utime.Nano()).Seconds(), user)
+			o.Observe(time.Duration(used.Stime.Nano()).Seconds(), system)
+			return nil
+		}))
+	return err
 }
 
 func (t *Telemetry) startTraces(ctx context.Context, res *resource.Resource) error {

@@ -51,7 +51,7 @@ def create_app(config: Settings, telemetry: Telemetry | None = None) -> ProductA
     telemetry = telemetry or Telemetry(enabled=False)
     database = Database(config.url, pool_size=config.threads + 2)
     telemetry.instrument(database.engine)
-    metrics = Metrics(lambda: app.housekeeper.stock_levels())
+    metrics = Metrics(lambda: app.housekeeper.stock())
     catalogue = Catalogue(database)
     reservations = Reservations(database, metrics)
     leases = LeaseStore(config.faults_path(NAME))

@@ -11,6 +11,7 @@ from service_kit import logs
 from service_kit.database import Database
 
 from product_service import repository
+from product_service.model import StockLevel
 from product_service.service import Reservations
 
 _JOB = "housekeeping"
@@ -37,10 +38,10 @@ class Housekeeper(threading.Thread):
         self._me = f"{socket.gethostname()}-{os.getpid()}"
         self._stopping = threading.Event()
         self._next_stock = 0.0
-        self._stock: dict[str, int] = {}
+        self._stock: dict[str, StockLevel] = {}
 
-    def stock_levels(self) -> Mapping[str, int]:
-        """Free stock by category as of a few seconds ago; empty where another process leads."""
+    def stock(self) -> Mapping[str, StockLevel]:
+        """What is free by category as of a few seconds ago; empty where another process leads."""
         return self._stock
 
     def stop(self) -> None:

@@ -157,6 +157,13 @@ class ProductQuery(BaseModel):
     sort: Sort | None = None
 
 
+class StockLevel(NamedTuple):
+    """What a category has: items that are free, and products of which none is."""
+
+    free: int
+    out: int
+
+
 class Product(NamedTuple):
     """A product as stored; `version` grows with every change of it, stock included."""
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from product_service.model import ImportItem, Product, Reservation
+from product_service.model import ImportItem, Product, Reservation, StockLevel
 
 _metadata = sa.MetaData()
 _products = sa.Table(
@@ -233,11 +233,12 @@ def cache_size(connection: Connection, mib: int) -> None:
         connection.exec_driver_sql(f"PRAGMA cache_size = -{mib * 1024}")
 
 
-def stock_by_category(connection: Connection, limit: int) -> dict[str, int]:
-    """Free stock of the `limit` categories that have most of it."""
-    total = func.sum(_p.stock)
-    statement = select(_p.category, total).group_by(_p.category).order_by(total.desc()).limit(limit)
-    return {category: int(stock) for category, stock in connection.execute(statement)}
+def stock_by_category(connection: Connection, limit: int) -> dict[str, StockLevel]:
+    """Stock of the `limit` categories that have most of it."""
+    total, out = func.sum(_p.stock), func.count().filter(_p.stock == 0)
+    wanted = select(_p.category, total, out).group_by(_p.category)
+    rows = connection.execute(wanted.order_by(total.desc()).limit(limit))
+    return {category: StockLevel(free=int(free), out=none) for category, free, none in rows}
 
 
 # -- stock

@@ -1,0 +1,251 @@
+"""An order every few seconds, placed and cancelled: is checkout there for customers?
+
+A process of its own (`python -m prove.canary`), as small as can be. Prometheus scrapes the last
+outcome as it would a blackbox probe's: `probe_success` and `probe_duration_seconds`. Success is an
+answer of 2xx: an order that waits for its payment (202) was taken, and is freshness's to watch.
+Where there is nothing to buy nothing was tried, so there is no outcome either.
+
+Every order has a fresh key and is cancelled right away, so that stock and revenue stay as they
+were. One that couldn't be, or whose answer never came, is looked up and cancelled later: also what
+a killed canary left.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import ClientError, ClientSession, web
+
+CUSTOMER = "canary"
+PAGES = 20
+"""How much of the catalogue is looked through for something in stock."""
+SHORT = (409, 422)
+"""The product is gone or sold out meanwhile: nothing is wrong with checkout."""
+NOT_AN_ANSWER = (ClientError, TimeoutError, AttributeError, LookupError, TypeError, ValueError)
+"""None at all, or none of the shop's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one order; `reason` says what went wrong with a failed one."""
+
+    success: bool
+    duration_s: float
+    reason: str = ""
+    trace_id: str = ""
+
+
+class Canary:
+    """Probes the shop at two base URLs; times in seconds."""
+
+    def __init__(
+        self, http: ClientSession, products: str, orders: str, interval_s: float, timeout_s: float
+    ) -> None:
+        self._http = http
+        self._products = f"{products}/api/v1/products"
+        self._orders = f"{orders}/api/v1/orders"
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._sku: str | None = None
+        self._something_left = True
+        self.last: Outcome | None = None
+
+    async def run(self) -> None:
+        """Begin an order at every interval, whether the one before has been answered or not.
+
+        A mistake in here ends the process: it must not go on telling its last outcome.
+        """
+        due = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._tick())
+                due = max(due + self._interval_s, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
+
+    async def _tick(self) -> None:
+        self.last = await self.probe()
+        if self.last and not self.last.success:
+            _log("probe failed", reason=self.last.reason, trace_id=self.last.trace_id)
+        elif self.last and self._something_left:
+            await self._clear_up()
+
+    async def probe(self) -> Outcome | None:
+        """Place an order and cancel it; None when there is nothing to buy."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                sku = self._sku or await self._in_stock()
+            if sku is None:
+                return None
+            outcome, status = await self._order(sku)
+            if status in SHORT:
+                self._sku = None
+                async with asyncio.timeout(self._timeout_s):
+                    sku = await self._in_stock(other_than=sku)
+                if sku is None:
+                    return None
+                outcome, status = await self._order(sku)
+                if status in SHORT:  # sold out between two requests, twice
+                    return None
+        except NOT_AN_ANSWER as error:
+            return Outcome(False, 0, f"the catalogue: {_said(error)}")
+        self._sku = sku
+        return outcome
+
+    async def _order(self, sku: str) -> tuple[Outcome, int]:
+        """The outcome, and the status of the answer; 0 when there was none."""
+        trace_id = secrets.token_hex(16)
+        began = time.monotonic()
+        order_id, reason, status = None, "", 0
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http.post(
+                    self._orders,
+                    json={
+                        "customer_id": CUSTOMER,
+                        "lines": [{"sku": sku, "quantity": 1}],
+                        "payment_method": "tok_approve",
+                    },
+                    headers={
+                        "Idempotency-Key": secrets.token_hex(16),
+                        "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
+                        "x-envoy-expected-rq-timeout-ms": str(round(self._timeout_s * 1000)),
+                    },
+                ) as answer,
+            ):
+                body = await answer.json(content_type=None)
+                status = answer.status
+                if answer.ok:
+                    order_id = str(body["id"])
+                else:
+                    reason = f"{status} {body.get('title', '')}"
+        except NOT_AN_ANSWER as error:
+            reason = _said(error)
+            self._something_left = True
+        outcome = Outcome(not reason, time.monotonic() - began, reason, trace_id)
+        if order_id and not await self._cancel(order_id):
+            self._something_left = True
+        return outcome, status
+
+    async def _in_stock(self, other_than: str | None = None) -> str | None:
+        params = {"limit": "100"}
+        for _ in range(PAGES):
+            page = await self._get(self._products, params)
+            for item in page["items"]:
+                if item["stock"] > 0 and item["sku"] != other_than:
+                    return str(item["sku"])
+            if not page["next_cursor"]:
+                return None
+            params["cursor"] = page["next_cursor"]
+        return None
+
+    async def _cancel(self, order_id: str) -> bool:
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http.post(f"{self._orders}/{order_id}/cancel") as answer,
+            ):
+                return answer.status in (200, 202, 409)  # 409: it came to nothing by itself
+        except NOT_AN_ANSWER:
+            return False
+
+    async def _clear_up(self) -> None:
+        """Cancel this canary's orders that stand, but for those just being placed."""
+        old = datetime.now(UTC) - timedelta(seconds=2 * self._timeout_s)
+        self._something_left = False
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                page = await self._get(self._orders, {"customer_id": CUSTOMER, "limit": "100"})
+            for order in page["items"]:
+                if order["status"] in ("cancelled", "rejected"):
+                    continue
+                young = datetime.fromisoformat(order["created_at"]) > old
+                if young or not await self._cancel(order["id"]):
+                    self._something_left = True
+        except NOT_AN_ANSWER as error:
+            self._something_left = True
+            _log("not cleared up", reason=_said(error))
+
+    async def _get(self, url: str, params: dict[str, str]) -> dict[str, Any]:
+        async with self._http.get(url, params=params) as answer:
+            answer.raise_for_status()
+            page: dict[str, Any] = await answer.json()
+            return page
+
+
+def exposition(outcome: Outcome | None) -> str:
+    """In Prometheus' text format; empty when nothing was tried."""
+    if outcome is None:
+        return ""
+    return (
+        "# HELP probe_success Whether the last order of the canary was taken.\n"
+        "# TYPE probe_success gauge\n"
+        f"probe_success {int(outcome.success)}\n"
+        "# HELP probe_duration_seconds How long its answer took.\n"
+        "# TYPE probe_duration_seconds gauge\n"
+        f"probe_duration_seconds {outcome.duration_s:.6f}\n"
+    )
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Probe, and answer GET /metrics and /-/ready, until cancelled or told to end."""
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with ClientSession() as http:
+        canary = Canary(
+            http, arguments.products, arguments.orders, arguments.interval, arguments.timeout
+        )
+
+        async def metrics(_: web.Request) -> web.Response:
+            text = exposition(canary.last)
+            return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+        async def ready(_: web.Request) -> web.Response:
+            return web.Response(text="ready\n")
+
+        app = web.Application()
+        app.add_routes([web.get("/metrics", metrics), web.get("/-/ready", ready)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
+            await canary.run()
+        finally:
+            await runner.cleanup()
+
+
+def main() -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m prove.canary", description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help="where to be scraped")
+    parser.add_argument("--products", required=True, help="base URL of the Product Service")
+    parser.add_argument("--orders", required=True, help="base URL of the Order Service")
+    parser.add_argument("--interval", type=float, default=15, help="seconds between orders")
+    parser.add_argument("--timeout", type=float, default=10, help="seconds an answer may take")
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(serve(parser.parse_args()))
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return f"{type(error).__name__}: {error}"
+
+
+def _log(event: str, **fields: str) -> None:
+    ts = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    line = {"ts": ts, "level": "warning", "event": event, "service": "canary", **fields}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

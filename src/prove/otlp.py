@@ -1,0 +1,158 @@
+"""Spans out of OTLP JSON, as Jaeger answers it, the Collector keeps it and OTLP/HTTP sends it.
+
+https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding: ids are hex, 64-bit numbers are
+strings, an enum is its number (some write its name).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prove.errors import UserError
+from prove.tracetree import Event, Link, Span
+
+_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+_ERROR = (2, "STATUS_CODE_ERROR")
+_STATUS_CODE = "http.response.status_code"
+_ADDED_BY_JAEGER = "internal.span.format"
+
+
+def spans(document: Mapping[str, Any]) -> list[Span]:
+    """The spans of a `TracesData` document, in its order.
+
+    Raises LookupError, TypeError or ValueError when it is something else.
+    """
+    return [
+        _span(span, resource)
+        for resource in document["resourceSpans"]
+        for scope in resource.get("scopeSpans", ())
+        for span in scope.get("spans", ())
+    ]
+
+
+def read(file: Path) -> list[Span]:
+    """The spans of a file with one document; raises UserError."""
+    try:
+        return spans(json.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror}") from None
+    except (LookupError, TypeError, ValueError):
+        raise UserError(f"{file} holds no trace: it must be OTLP JSON, resourceSpans …") from None
+
+
+def search(file: Path, trace_id: str) -> list[Span]:
+    """The spans of one trace in the Collector's span file and in those rotated away from it."""
+    found = {
+        span.span_id: span
+        for document in _documents(file, [trace_id])
+        for span in spans(document)
+        if span.trace_id == trace_id
+    }
+    return list(found.values())
+
+
+def extract(file: Path, trace_ids: Sequence[str]) -> dict[str, Any]:
+    """One `TracesData` document of these traces from the Collector's span files.
+
+    Resources are in the order of their services' names, spans in that of their begin.
+    """
+    wanted = set(trace_ids)
+    resources: dict[str, Any] = {}
+    seen = set()
+    for document in _documents(file, trace_ids):
+        for resource in document["resourceSpans"]:
+            for scope in resource.get("scopeSpans", ()):
+                for span in scope.get("spans", ()):
+                    if span["traceId"] not in wanted or span["spanId"] in seen:
+                        continue
+                    seen.add(span["spanId"])
+                    kept = resources.setdefault(
+                        json.dumps(resource["resource"], sort_keys=True),
+                        {**resource, "scopeSpans": {}},
+                    )
+                    kept["scopeSpans"].setdefault(
+                        json.dumps(scope.get("scope", {}), sort_keys=True), {**scope, "spans": []}
+                    )["spans"].append(span)
+    for resource in resources.values():
+        resource["scopeSpans"] = [scope for _, scope in sorted(resource["scopeSpans"].items())]
+        for scope in resource["scopeSpans"]:
+            scope["spans"].sort(key=lambda span: int(span["startTimeUnixNano"]))
+    by_service = sorted(
+        resources.values(),
+        key=lambda each: json.dumps(
+            _attributes(each["resource"].get("attributes")), sort_keys=True
+        ),
+    )
+    return {"resourceSpans": by_service}
+
+
+def _documents(file: Path, trace_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Those that mention one of the traces. A line that is being written is passed over."""
+    wanted = [trace_id.encode() for trace_id in trace_ids]
+    for path in sorted(file.parent.glob(f"{file.stem}*{file.suffix}")):
+        for line in _lines(path):
+            if any(trace_id in line for trace_id in wanted):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as stream:
+            yield from stream
+    except OSError:  # rotated away this moment
+        return
+
+
+def _span(span: Mapping[str, Any], of: Mapping[str, Any]) -> Span:
+    attributes = _attributes(span.get("attributes"))
+    attributes.pop(_ADDED_BY_JAEGER, None)
+    status = span.get("status") or {}
+    start, end = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+    return Span(
+        span_id=span["spanId"],
+        parent_id=span.get("parentSpanId") or None,
+        service=str(_attributes(of.get("resource", {}).get("attributes")).get("service.name", "")),
+        name=span["name"],
+        start_us=start // 1000,
+        duration_us=max(0, end - start) // 1000,
+        kind=_kind(span.get("kind", 1)),
+        failed=status.get("code") in _ERROR,
+        answered=_STATUS_CODE in attributes,
+        trace_id=span["traceId"],
+        message=status.get("message", ""),
+        attributes=attributes,
+        events=tuple(
+            Event(
+                int(event["timeUnixNano"]) // 1000,
+                event["name"],
+                _attributes(event.get("attributes")),
+            )
+            for event in span.get("events", ())
+        ),
+        links=tuple(Link(link["traceId"], link["spanId"]) for link in span.get("links", ())),
+    )
+
+
+def _kind(kind: int | str) -> str:
+    if isinstance(kind, int):
+        return _KINDS[kind]
+    return kind.removeprefix("SPAN_KIND_").lower()
+
+
+def _attributes(pairs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    return {pair["key"]: _value(pair["value"]) for pair in pairs or ()}
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    ((kind, content),) = value.items()
+    if kind == "intValue":
+        return int(content)
+    if kind == "arrayValue":
+        return [_value(each) for each in content.get("values", ())]
+    if kind == "kvlistValue":
+        return _attributes(content.get("values"))
+    return content
