@@ -12,7 +12,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup demo up down test check check-go check-python test-go test-python bench prove lock clean
+.PHONY: help setup demo up down test check check-go check-python check-generated test-go test-python bench prove lock clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -30,7 +30,7 @@ down: ## Stop what `make up` started
 
 test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about eight minutes
 
-check: check-go check-python ## Formatting, types, static analysis, cross-compilation
+check: check-go check-python check-generated ## Formatting, types, static analysis, cross-compilation, generated files
 
 check-go: $(VENV)/.dev
 	@for m in $(GO_MODULES); do \
@@ -48,6 +48,10 @@ check-python: $(VENV)/.dev
 	@$(BIN)/ruff format --check $(PY_SOURCES)
 	@# one run a service: each has a tests/conftest.py
 	@for of in 'src libs tests' services/product-service services/payment-service; do $(BIN)/mypy $$of || exit 1; done
+
+check-generated: $(VENV)/.runtime
+	@$(BIN)/provectl slo build observability/slos/*.yaml -o observability/alerts --check
+	@$(BIN)/provectl dashboards build --check
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race ./...) || exit 1; done
