@@ -15,6 +15,7 @@ from prove.bench.load import Latency
 from prove.bench.measure import Group, Memory, Run
 from prove.bench.reads import Delivery, Reads, Window
 from prove.bench.report import Evidence
+from prove.bench.rules import Cost, Rules
 from prove.bench.startup import Startup
 from prove.errors import UserError
 
@@ -95,6 +96,13 @@ DURABILITY = Durability(
 )
 
 
+RULES = Rules(
+    interval_s=1,
+    groups=11,
+    costs={1: Cost(series=219, cpu_s=0.09), 10: Cost(series=2163, cpu_s=0.15)},
+)
+
+
 def evidence_of(run: Run | None = None, **figures: Any) -> Evidence:
     return Evidence.model_validate(
         {name: {"run": run or a_run(), "result": result} for name, result in figures.items()}
@@ -108,6 +116,7 @@ def everything() -> Evidence:
         durability=DURABILITY,
         startup=STARTUP,
         growth=GROWTH,
+        rules=RULES,
     )
 
 
@@ -162,6 +171,12 @@ def test_what_durability_costs_is_a_median_of_ratios() -> None:
     windows = {"before": DURABILITY.windows["before"], "now": dear}
     missed = DURABILITY.model_copy(update={"windows": windows})
     assert [target.reached for target in missed.targets()] == [True, False]
+
+
+def test_rules_that_take_too_much_of_a_core_miss_the_target() -> None:
+    assert [target.reached for target in RULES.targets()] == [True]
+    dear = RULES.model_copy(update={"costs": {10: Cost(series=2163, cpu_s=0.6)}})
+    assert [target.reached for target in dear.targets()] == [False]
 
 
 def test_the_start_is_judged_by_the_median_and_memory_by_its_sum() -> None:
@@ -229,7 +244,7 @@ def test_a_figure_measured_again_replaces_its_own_section_only() -> None:
 
     both = again.merged(earlier)
 
-    assert list(both.figures()) == ["reads", "checkout", "durability", "startup", "growth"]
+    assert list(both.figures()) == ["reads", "checkout", "durability", "startup", "growth", "rules"]
     assert both.checkout == again.checkout
     assert both.reads == earlier.reads
 

@@ -43,6 +43,7 @@ class Effort:
     growth_sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     growth_rounds: int = 3
     growth_s: int = 10
+    rules_s: int = 60
 
 
 FULL = Effort()
@@ -58,6 +59,7 @@ QUICK = Effort(
     growth_sizes=(1_000, 10_000),
     growth_rounds=1,
     growth_s=3,
+    rules_s=5,
 )
 
 

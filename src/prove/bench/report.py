@@ -20,6 +20,7 @@ from prove.bench.durability import BEFORE, Durability
 from prove.bench.growth import Growth
 from prove.bench.measure import BUSY_PERCENT, Group, Memory, Run, Target
 from prove.bench.reads import CONFIGURATIONS, RATE, USERS, Reads
+from prove.bench.rules import PAST_S, STEP_S, Rules
 from prove.bench.startup import Startup
 from prove.errors import UserError
 
@@ -45,8 +46,11 @@ class Evidence(BaseModel):
     durability: Measured[Durability] | None = None
     startup: Measured[Startup] | None = None
     growth: Measured[Growth] | None = None
+    rules: Measured[Rules] | None = None
 
-    def figures(self) -> "dict[str, Measured[Reads | Checkout | Durability | Startup | Growth]]":
+    def figures(
+        self,
+    ) -> "dict[str, Measured[Reads | Checkout | Durability | Startup | Growth | Rules]]":
         """Those that were measured, by name, in the order in which they are told."""
         return {name: figure for name in Evidence.model_fields if (figure := getattr(self, name))}
 
@@ -101,6 +105,7 @@ _TITLES = {
     "durability": "What the durable checkout costs",
     "startup": "Time to ready, and memory",
     "growth": "Growth of the catalogue",
+    "rules": "Evaluation of the SLO rules",
 }
 _METHODS = {
     "reads": f"""
@@ -127,6 +132,10 @@ Three product services with catalogues of different size run at once and are ask
 by request, at a low constant rate. List: the first two pages in every order there is. Search: a
 term that ten products have, whatever the size. Reserve: one product; its release follows and is not
 counted. The ratio is taken within each round; figures are medians of the rounds.""",
+    "rules": f"""
+Two Prometheus servers side by side with the rules of the drill, which are evaluated every second: one
+knows the requests of the shop's instances, the other those of ten times as many. Each has the
+{PAST_S // 60} minutes of the longest window, a sample every {STEP_S} s. CPU is that of the whole process.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
@@ -247,6 +256,8 @@ def _tables(result: BaseModel) -> list[Table]:
             return _startup(result)
         case Growth():
             return [_growth(result)]
+        case Rules():
+            return [_rules(result)]
     raise TypeError(type(result))
 
 
@@ -420,6 +431,18 @@ def _growth(result: Growth) -> Table:
         f"P95 in ms by number of products, at {result.rate} requests/s to each for "
         f"{result.seconds} s, medians of {result.rounds} rounds:",
         ("", *header),
+        rows,
+    )
+
+
+def _rules(result: Rules) -> Table:
+    rows = [
+        (f"{scale} ×", f"{cost.series:,}", f"{cost.cpu_s * 1000:.0f}")
+        for scale, cost in result.costs.items()
+    ]
+    return Table(
+        f"One evaluation of all {result.groups} groups:",
+        ("instances", "series read", "CPU ms"),
         rows,
     )
 
