@@ -31,6 +31,9 @@ NOTES = Path(__file__).with_name("notes.md")
 Result = TypeVar("Result", bound=BaseModel)
 
 
+Figure = Reads | Checkout | Durability | Startup | Growth | Rules
+
+
 class Measured(BaseModel, Generic[Result]):
     """A figure and the run that it is of."""
 
@@ -48,9 +51,7 @@ class Evidence(BaseModel):
     growth: Measured[Growth] | None = None
     rules: Measured[Rules] | None = None
 
-    def figures(
-        self,
-    ) -> "dict[str, Measured[Reads | Checkout | Durability | Startup | Growth | Rules]]":
+    def figures(self) -> "dict[str, Measured[Figure]]":
         """Those that were measured, by name, in the order in which they are told."""
         return {name: figure for name in Evidence.model_fields if (figure := getattr(self, name))}
 
@@ -133,9 +134,9 @@ by request, at a low constant rate. List: the first two pages in every order the
 term that ten products have, whatever the size. Reserve: one product; its release follows and is not
 counted. The ratio is taken within each round; figures are medians of the rounds.""",
     "rules": f"""
-Two Prometheus servers side by side with the rules of the drill, which are evaluated every second: one
-knows the requests of the shop's instances, the other those of ten times as many. Each has the
-{PAST_S // 60} minutes of the longest window, a sample every {STEP_S} s. CPU is that of the whole process.""",
+Two Prometheus servers side by side with the rules of the drill, which are evaluated every second:
+one knows the requests of the shop's instances, the other those of ten times as many. Each has the
+{PAST_S // 60} minutes of the longest window, a sample every {STEP_S} s. CPU is that of the process.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
@@ -437,7 +438,7 @@ def _growth(result: Growth) -> Table:
 
 def _rules(result: Rules) -> Table:
     rows = [
-        (f"{scale} ×", f"{cost.series:,}", f"{cost.cpu_s * 1000:.0f}")
+        (f"{scale} times the shop's", f"{cost.series:,}", f"{cost.cpu_s * 1000:.0f}")
         for scale, cost in result.costs.items()
     ]
     return Table(

@@ -40,8 +40,8 @@ def bench(
     **reads**: product reads with telemetry off, stock and as shipped. **checkout**: latency, CPU
     and the highest rate of the whole shop, and three times that. **durability**: the checkout
     beside the one that a crash lost orders of. **startup**: seconds to ready, and memory.
-    **growth**: reads and reservations at a thousand to a million products. **rules**: evaluation of the
-    SLOs' rules at ten times the series.
+    **growth**: reads and reservations at a thousand to a million products. **rules**: evaluation
+    of the SLOs' rules at ten times the series.
 
     All of it takes about 30 minutes; a figure measured by itself replaces its section of the page.
     Exit code 1 when a target is missed (not with --quick, whose figures mean nothing).
