@@ -12,10 +12,14 @@ from tests.support.stack import SHARED, Stack, take_down_shared
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the shared stack run one after another: some of them break it for a while."""
+    """Tests of the shared stack run one after another: some of them break it for a while.
+
+    The longest go first, lest one worker is still at them when all others are done.
+    """
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("shared stack"))
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/test_verify_slos.py"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

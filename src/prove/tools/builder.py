@@ -30,6 +30,8 @@ from prove.tools.registry import SERVICES, TOOLS, Binary, Program
 SOURCE_SUFFIXES = frozenset({".go", ".mod", ".sum", ".sql"})
 # Old entries that stay after a build: other checkouts may use them.
 KEPT_ENTRIES = 5
+# So long after its last start a run may need its program again, to restart it.
+KEPT_S = 6 * 3600
 VERSION_TIMEOUT_S = 20
 
 
@@ -346,8 +348,10 @@ def _mark_used(entry: Path) -> None:
 
 
 def _prune(entry: Path) -> None:
-    """Remove the longest unused entries; running processes keep their unlinked binaries."""
+    """Remove the longest unused entries."""
     others = [path for path in entry.parent.iterdir() if path.is_dir() and path != entry]
-    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    used = {path: path.stat().st_mtime for path in others}
+    others.sort(key=used.__getitem__, reverse=True)
     for old in others[KEPT_ENTRIES:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if used[old] < time.time() - KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
