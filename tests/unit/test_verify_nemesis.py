@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -175,19 +176,34 @@ def test_a_fault_waits_for_its_purchase(shop: Shop, service: psutil.Process) -> 
     assert seen == [0, 3, 4]
 
 
-def test_toxics_are_put_on_a_link_and_taken_off() -> None:
-    asked: list[tuple[str, str, Mapping[str, object] | None]] = []
+class Proxies:
+    """Answers as Toxiproxy does; `answers` are the next ones' statuses, 0: none at all."""
 
-    def proxy(request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content) if request.content else None
-        asked.append((request.method, request.url.path, body))
-        return httpx.Response(404 if request.method == "DELETE" else 200)
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+        self.answers: list[int] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append((request.method, request.url.path, json.loads(request.content)))
+        status = self.answers.pop(0) if self.answers else 200
+        if not status:
+            raise httpx.RemoteProtocolError("gone", request=request)
+        return httpx.Response(status, json={"listen": "here", "upstream": "there", "toxics": []})
+
+    def client(self) -> Toxiproxy:
+        return Toxiproxy("http://proxy", httpx.MockTransport(self))
+
+
+def test_a_disturbed_link_gets_another_proxy() -> None:
+    proxies = Proxies()
 
     async def run() -> None:
-        toxiproxy = Toxiproxy("http://proxy", httpx.MockTransport(proxy))
-        await toxiproxy.add(CUT, "half-open-0")
-        await toxiproxy.remove("order-payment", "half-open-0")  # gone already: no error
-        await toxiproxy.reset()
+        toxiproxy = proxies.client()
+        first = await toxiproxy.add(CUT, "half-open-0")
+        other = await toxiproxy.add(CUT, "half-open-1")
+        await toxiproxy.replace("order-payment", first)
+        await toxiproxy.replace("order-payment", other)  # has gone with the first
+        await toxiproxy.add(CUT, "half-open-2")
         await toxiproxy.close()
 
     asyncio.run(run())
@@ -199,30 +215,26 @@ def test_toxics_are_put_on_a_link_and_taken_off() -> None:
         "toxicity": 1.0,
         "attributes": {"timeout": 0},
     }
-    assert asked == [
-        ("POST", "/proxies/order-payment/toxics", toxic),
-        ("POST", "/proxies/order-payment", {"enabled": False}),
-        ("DELETE", "/proxies/order-payment/toxics/half-open-0", None),
-        ("POST", "/proxies/order-payment", {"enabled": True}),
-        ("POST", "/reset", None),
-    ]
+    assert proxies.asked[0] == ("POST", "/proxies/order-payment/toxics", toxic)
+    assert proxies.asked[2] == ("POST", "/proxies/order-payment", {"enabled": False})
+    method, path, successor = proxies.asked[3]
+    name = successor.pop("name")
+    assert (method, path) == ("POST", "/proxies")
+    assert successor == {"enabled": True, "listen": "here", "upstream": "there"}
+    assert [asked[1] for asked in proxies.asked[4:]] == [f"/proxies/{name}/toxics"]
 
 
 def test_a_cut_that_cannot_be_mended_at_once_is_mended_later() -> None:
-    answers = [200, 503, 0, 200, 204, 200]
-
-    def proxy(request: httpx.Request) -> httpx.Response:
-        if status := answers.pop(0):
-            return httpx.Response(status)
-        raise httpx.RemoteProtocolError("gone", request=request)
+    proxies = Proxies()
 
     async def run() -> None:
-        toxiproxy = Toxiproxy("http://proxy", httpx.MockTransport(proxy))
-        await toxiproxy.remove("order-payment", "half-open-0")
-        assert not answers
-        answers.extend([503] * 10)
+        toxiproxy = proxies.client()
+        proxies.answers = [200, 503, 0, 200, 200]
+        await toxiproxy.replace("order-payment")
+        assert not proxies.answers
+        proxies.answers = [503] * 10
         with pytest.raises(httpx.HTTPStatusError):
-            await toxiproxy.remove("order-payment", "half-open-0")
+            await toxiproxy.replace("order-payment")
 
     asyncio.run(run())
 

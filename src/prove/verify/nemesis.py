@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ CRASH_POINT_S = 5.0
 KILL_TIMEOUT_S = 60.0
 """A process that is on its way up is killed when it is ready: before, it does nothing yet."""
 PROXY_TIMEOUT_S = 30.0
-REMOVE_ATTEMPTS = 5
+REPLACE_ATTEMPTS = 5
 
 Did = Literal["kill", "kill-worker", "crash-point", "kill-instead", "missed", "cut", "mend", "heal"]
 KILLS: tuple[Did, ...] = ("kill", "kill-worker", "crash-point", "kill-instead")
@@ -80,7 +81,12 @@ def read(path: Path) -> list[Act]:
 
 
 class Toxiproxy:
-    """Its HTTP API, as much of it as is needed (Toxiproxy 2.5, README)."""
+    """Its HTTP API, as much of it as is needed (Toxiproxy 2.5, README).
+
+    A cut is not ended by removing its toxic: that waits up to 5 s for each piece of data that can't
+    be written any more, and blocks the whole of Toxiproxy meanwhile (its issues 412 and 558).
+    Another proxy takes the disturbed one's place instead, and all connections end.
+    """
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._client = httpx.AsyncClient(
@@ -91,9 +97,14 @@ class Toxiproxy:
             trust_env=False,
             transport=transport,
         )
+        self._names: dict[Link, str] = {link: link for link in shop.LINKS}
+        self._locks = {link: asyncio.Lock() for link in shop.LINKS}
 
-    async def add(self, cut: Cut, name: str) -> None:
-        """Raises httpx.HTTPError; so do the others."""
+    async def add(self, cut: Cut, name: str) -> str:
+        """Disturb a link; returns the proxy that is to be replaced for it.
+
+        Raises httpx.HTTPError; so does `replace`.
+        """
         toxic = {
             "name": name,
             "type": cut.toxic,
@@ -101,36 +112,40 @@ class Toxiproxy:
             "toxicity": 1.0,
             "attributes": cut.attributes,
         }
-        answer = await self._client.post(f"/proxies/{cut.link}/toxics", json=toxic)
+        proxy = self._names[cut.link]
+        answer = await self._client.post(f"/proxies/{proxy}/toxics", json=toxic)
         answer.raise_for_status()
+        return proxy
 
-    async def remove(self, link: Link, name: str) -> None:
-        """One that is gone already is no error; tried again, for one that stays spoils the run.
+    async def replace(self, link: Link, proxy: str | None = None) -> None:
+        """End all that disturbs a link; no need to when `proxy` is given and was replaced before.
 
-        The link's connections are closed first: Toxiproxy would wait for what is still to be
-        written into dead ones, 5 s for each piece, and answer nobody meanwhile.
+        Tried again, for a cut that stays spoils the run.
         """
-        for left in reversed(range(REMOVE_ATTEMPTS)):
-            try:
-                await self._enable(link, enabled=False)
-                answer = await self._client.delete(f"/proxies/{link}/toxics/{name}")
-                if answer.status_code != httpx.codes.NOT_FOUND:
-                    answer.raise_for_status()
-                await self._enable(link, enabled=True)
-            except httpx.HTTPError:
-                if not left:
-                    raise
-                await asyncio.sleep(POLL_S)
-            else:
+        async with self._locks[link]:
+            old = self._names[link]
+            if proxy not in (None, old):
                 return
+            for left in reversed(range(REPLACE_ATTEMPTS)):
+                try:
+                    self._names[link] = await self._successor(link, old)
+                except httpx.HTTPError:
+                    if not left:
+                        raise
+                    await asyncio.sleep(POLL_S)
+                else:
+                    return
 
-    async def _enable(self, link: Link, *, enabled: bool) -> None:
-        answer = await self._client.post(f"/proxies/{link}", json={"enabled": enabled})
+    async def _successor(self, link: Link, old: str) -> str:
+        answer = await self._client.post(f"/proxies/{old}", json={"enabled": False})
         answer.raise_for_status()
-
-    async def reset(self) -> None:
-        """Remove all toxics of all links."""
-        (await self._client.post("/reset")).raise_for_status()
+        addresses = {key: answer.json()[key] for key in ("listen", "upstream")}
+        name = f"{link}-{secrets.token_hex(4)}"
+        answer = await self._client.post(
+            "/proxies", json={"name": name, "enabled": True, **addresses}
+        )
+        answer.raise_for_status()
+        return name
 
     async def close(self) -> None:
         """Close its connections."""
@@ -165,7 +180,8 @@ class Nemesis:
             file.unlink(missing_ok=True)
         if self._proxy:
             try:
-                await self._proxy.reset()
+                for link in shop.LINKS:
+                    await self._proxy.replace(link)
             except httpx.HTTPError as error:
                 raise UserError(f"Toxiproxy does not end its cuts: {error!r}") from None
             await self._proxy.close()
@@ -186,11 +202,11 @@ class Nemesis:
         name = f"{cut.name}-{cut.after_op}"
         target = f"{cut.link} {cut.name}"
         try:
-            await self._proxy.add(cut, name)
+            proxy = await self._proxy.add(cut, name)
             detail = {"toxic": cut.toxic, "stream": cut.stream, "duration_s": cut.duration_s}
             self._journal.write("cut", target, cut.after_op, **detail, **cut.attributes)
             await asyncio.sleep(cut.duration_s)
-            await self._proxy.remove(cut.link, name)
+            await self._proxy.replace(cut.link, proxy)
             self._journal.write("mend", target, cut.after_op)
         except httpx.HTTPError as error:  # `heal` mends what stays
             self._journal.write("missed", target, cut.after_op, error=repr(error))
