@@ -27,8 +27,8 @@ from aiohttp import ClientError, ClientSession, web
 CUSTOMER = "canary"
 PAGES = 20
 """How much of the catalogue is looked through for something in stock."""
-SHORT = (409, 422)
-"""The product is gone or sold out meanwhile: nothing is wrong with checkout."""
+NOT_TO_BE_HAD = ("/problems/stock-short", "/problems/unknown-sku")
+"""The product is sold out or gone meanwhile: nothing is wrong with checkout."""
 NOT_AN_ANSWER = (ClientError, TimeoutError, AttributeError, LookupError, TypeError, ValueError)
 """None at all, or none of the shop's."""
 
@@ -56,6 +56,8 @@ class Canary:
         self._timeout_s = timeout_s
         self._sku: str | None = None
         self._something_left = True
+        self._begun = 0
+        self._told = 0
         self.last: Outcome | None = None
 
     async def run(self) -> None:
@@ -71,10 +73,14 @@ class Canary:
                 await asyncio.sleep(due - time.monotonic())
 
     async def _tick(self) -> None:
-        self.last = await self.probe()
-        if self.last and not self.last.success:
-            _log("probe failed", reason=self.last.reason, trace_id=self.last.trace_id)
-        elif self.last and self._something_left:
+        self._begun += 1
+        number = self._begun
+        outcome = await self.probe()
+        if number > self._told:  # a slow one doesn't speak for those that began after it
+            self._told, self.last = number, outcome
+        if outcome and not outcome.success:
+            _log("probe failed", reason=outcome.reason, trace_id=outcome.trace_id)
+        elif outcome and self._something_left:
             await self._clear_up()
 
     async def probe(self) -> Outcome | None:
@@ -84,26 +90,26 @@ class Canary:
                 sku = self._sku or await self._in_stock()
             if sku is None:
                 return None
-            outcome, status = await self._order(sku)
-            if status in SHORT:
+            outcome, problem = await self._order(sku)
+            if problem in NOT_TO_BE_HAD:
                 self._sku = None
                 async with asyncio.timeout(self._timeout_s):
                     sku = await self._in_stock(other_than=sku)
                 if sku is None:
                     return None
-                outcome, status = await self._order(sku)
-                if status in SHORT:  # sold out between two requests, twice
+                outcome, problem = await self._order(sku)
+                if problem in NOT_TO_BE_HAD:  # sold out between two requests, twice
                     return None
         except NOT_AN_ANSWER as error:
             return Outcome(False, 0, f"the catalogue: {_said(error)}")
         self._sku = sku
         return outcome
 
-    async def _order(self, sku: str) -> tuple[Outcome, int]:
-        """The outcome, and the status of the answer; 0 when there was none."""
+    async def _order(self, sku: str) -> tuple[Outcome, str]:
+        """The outcome, and the type of the problem that was the answer."""
         trace_id = secrets.token_hex(16)
         began = time.monotonic()
-        order_id, reason, status = None, "", 0
+        order_id, reason, problem = None, "", ""
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -122,18 +128,18 @@ class Canary:
                 ) as answer,
             ):
                 body = await answer.json(content_type=None)
-                status = answer.status
                 if answer.ok:
                     order_id = str(body["id"])
                 else:
-                    reason = f"{status} {body.get('title', '')}"
+                    reason = f"{answer.status} {body.get('title', '')}"
+                    problem = str(body.get("type", ""))
         except NOT_AN_ANSWER as error:
             reason = _said(error)
             self._something_left = True
         outcome = Outcome(not reason, time.monotonic() - began, reason, trace_id)
         if order_id and not await self._cancel(order_id):
             self._something_left = True
-        return outcome, status
+        return outcome, problem
 
     async def _in_stock(self, other_than: str | None = None) -> str | None:
         params = {"limit": "100"}

@@ -12,6 +12,8 @@ from typing import Any
 from prove.errors import UserError
 from prove.tracetree import Event, Link, Span
 
+NOT_OTLP = (AttributeError, LookupError, TypeError, ValueError)
+"""What comes of reading something else as OTLP."""
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _ERROR = (2, "STATUS_CODE_ERROR")
 _STATUS_CODE = "http.response.status_code"
@@ -21,7 +23,7 @@ _ADDED_BY_JAEGER = "internal.span.format"
 def spans(document: Mapping[str, Any]) -> list[Span]:
     """The spans of a `TracesData` document, in its order.
 
-    Raises LookupError, TypeError or ValueError when it is something else.
+    Raises one of NOT_OTLP when it is something else.
     """
     return [
         _span(span, resource)
@@ -37,8 +39,10 @@ def read(file: Path) -> list[Span]:
         return spans(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror}") from None
-    except (LookupError, TypeError, ValueError):
-        raise UserError(f"{file} holds no trace: it must be OTLP JSON, resourceSpans …") from None
+    except NOT_OTLP:
+        raise UserError(
+            f"{file} holds no trace: it must be one document of OTLP JSON, resourceSpans …"
+        ) from None
 
 
 def search(file: Path, trace_id: str) -> list[Span]:

@@ -22,6 +22,7 @@ class FakeShop:
 
     stock: dict[str, int] = field(default_factory=lambda: {"MUG": 1})
     statuses: list[int] = field(default_factory=lambda: [201])
+    problem: str = "/problems/stock-short"
     cancel_status: int = 200
     left: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -56,9 +57,8 @@ class FakeShop:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if not status:
             await asyncio.sleep(3600)
-        return web.json_response(
-            {"id": f"o{len(self.keys)}", "title": f"problem {status}"}, status=status
-        )
+        body = {"id": f"o{len(self.keys)}", "title": f"problem {status}", "type": self.problem}
+        return web.json_response(body, status=status)
 
     async def orders(self, request: web.Request) -> web.Response:
         assert request.query["customer_id"] == CUSTOMER
@@ -104,7 +104,7 @@ def test_each_order_has_a_fresh_key_and_is_cancelled() -> None:
 def test_an_order_that_is_taken_is_success_and_a_refused_one_is_not(
     status: int, success: bool
 ) -> None:
-    (outcome,) = probe(FakeShop(statuses=[status]))
+    (outcome,) = probe(FakeShop(statuses=[status], problem="/problems/unavailable"))
 
     assert outcome
     assert outcome.success is success
@@ -157,6 +157,15 @@ def test_a_product_that_is_sold_out_meanwhile_is_no_failure() -> None:
     assert outcome
     assert outcome.success
     assert [body["lines"][0]["sku"] for body in shop.bodies] == ["A", "B"]
+
+
+def test_an_order_that_is_refused_for_another_reason_is_a_failure() -> None:
+    shop = FakeShop(stock={"A": 1, "B": 1}, statuses=[422], problem="/problems/unknown-method")
+    (outcome,) = probe(shop)
+
+    assert outcome
+    assert not outcome.success
+    assert len(shop.bodies) == 1
 
 
 def test_a_catalogue_that_answers_nonsense_is_a_failure() -> None:

@@ -206,6 +206,17 @@ def test_a_cause_is_told_in_time_and_not_before(case: Case, tmp_path: Path) -> N
     assert run(tmp_path, case.series, checks) == ""
 
 
+def test_all_that_is_lost_on_one_way_is_counted(tmp_path: Path) -> None:
+    series = {
+        f"otelcol_exporter_{how}_failed_{what}_total{{{JAEGER}}}": "0+60x40"
+        for how, what in (("send", "spans"), ("enqueue", "spans"), ("send", "log_records"))
+    }
+    value = {"labels": '{exporter="otlp_grpc/jaeger"}', "value": 3}
+    check = {"expr": rules()["TelemetryDropped"]["expr"], "eval_time": "30m"}
+
+    assert run(tmp_path, series, [{**check, "exp_samples": [value]}]) == ""
+
+
 @pytest.mark.parametrize("series", QUIET.values(), ids=QUIET)
 def test_what_is_no_cause_is_not_told(series: dict[str, str], tmp_path: Path) -> None:
     others = set(rules()) - ({"TelemetryAbsent"} if series is not ALIVE else set())

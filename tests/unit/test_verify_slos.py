@@ -117,9 +117,10 @@ def test_a_share_that_never_pages_is_refused() -> None:
         OBJECTIVES.due(cell)
 
 
-def test_an_unknown_cell_is_answered_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no cell 'x'; choose of .*payments-latency-80"):
-        cells.choose(["x"])
+@pytest.mark.parametrize("name", ["payment-latency-80", "x"])
+def test_an_unknown_cell_is_answered_with_the_nearest(name: str) -> None:
+    with pytest.raises(UserError, match=rf"no cell '{name}'; there are .*s-latency-80"):
+        cells.choose([name])
 
 
 # -- stages

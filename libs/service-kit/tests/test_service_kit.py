@@ -382,6 +382,11 @@ def test_a_corrupt_file_means_no_faults(tmp_path: Path, content: str) -> None:
     assert [lease.name for lease in store.items()] == ["x"]
 
 
+def test_a_file_that_cannot_be_looked_at_means_no_faults(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert LeaseStore(tmp_path / "file" / "faults.json").decide("GET", "/") == []
+
+
 def test_many_writers_lose_no_lease(tmp_path: Path) -> None:
     path = tmp_path / "faults.json"
     fault = fault_adapter.validate_python(ERROR)

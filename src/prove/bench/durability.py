@@ -152,9 +152,12 @@ def _of(worktree: Path, specs: list[ProcessSpec]) -> list[ProcessSpec]:
 
 
 def _run(*argv: str, cwd: Path) -> None:
-    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True)
+    what = f"the shop of {BEFORE} can't be built"
+    try:
+        done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError(f"{what}: {argv[0]} is not on PATH") from None
     if done.returncode != 0:
-        raise UserError(
-            f"`{' '.join(argv[:2])}` failed: {done.stderr.strip() or done.stdout.strip()}; the "
-            f"comparison needs a clone with its history (commit {BEFORE})"
-        )
+        said = (done.stderr.strip() or done.stdout.strip() or "?").splitlines()[-1]
+        hint = "; it needs a clone with its history" if argv[0] == "git" else ""
+        raise UserError(f"{what}: `{' '.join(argv[:2])}`: {said}{hint}")

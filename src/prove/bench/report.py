@@ -136,8 +136,8 @@ counted. The ratio is taken within each round; figures are medians of the rounds
     "rules": f"""
 Two Prometheus servers side by side with the rules of the drill, which are evaluated every second:
 one knows the requests of the shop's instances, the other those of ten times as many, over the
-{PAST_S // 60} minutes of the longest window, with a sample every {STEP_S} s. CPU is that of the
-whole server.""",
+{PAST_S // 60} minutes of the longest window, with a sample every {STEP_S} s; both know what rules
+recorded every second of the period. CPU is that of the whole server.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "

@@ -17,12 +17,18 @@ from prove.bench import shop
 from prove.bench.measure import Effort, Target
 from prove.bench.progress import Progress
 from prove.errors import UserError
+from prove.slo import spec
 from prove.stack import configs
 from prove.stack.settings import StackSettings
 
 SCALES = (1, 10)
 STEP_S = 5
-PAST_S = 72 * 60  # the drill's longest window
+PAST_S = 72 * 60
+"""The drill's longest window."""
+PERIOD_S = 12 * 3600
+"""The drill's period: what rules recorded every second in it is read again by rules."""
+AHEAD_S = 300
+"""The servers are to find new samples while they are watched."""
 MAX_SHARE = 0.5
 _HOST = "127.0.0.1"
 _READY_TIMEOUT_S = 60
@@ -120,19 +126,41 @@ def _fill(settings: StackSettings, scale: int, promtool: Path) -> None:
     past.unlink()
 
 
-def _past(scale: int, end_s: int) -> Iterator[str]:
-    steps = range(PAST_S // STEP_S)
-    start_s = end_s - PAST_S
-    for name, labels, growth in _counters(scale):
+def _past(scale: int, now_s: int) -> Iterator[str]:
+    """What services and probes told, a little of the future with it, and what rules recorded."""
+    begin_s = now_s - PAST_S
+    steps = range((PAST_S + AHEAD_S) // STEP_S)
+    series: dict[str, list[str]] = {}
+    for name, labels, first, growth in _counters(scale):
+        series.setdefault(name, []).extend(
+            f"{name}{{{labels}}} {first + growth * n:g} {begin_s + n * STEP_S}\n" for n in steps
+        )
+    for name, labels, value in _recorded():
+        series.setdefault(name, []).extend(
+            f"{name}{{{labels}}} {value:g} {now_s - PERIOD_S + n}\n" for n in range(PERIOD_S)
+        )
+    for name, lines in series.items():
         yield f"# TYPE {name} unknown\n"
-        yield from (f"{name}{{{labels}}} {growth * n:g} {start_s + n * STEP_S}\n" for n in steps)
+        yield from lines
     yield "# EOF\n"
 
 
-def _counters(scale: int) -> list[tuple[str, str, float]]:
-    """Name, labels and growth in a step of every series, those of a name together."""
+def _recorded() -> Iterator[tuple[str, str, float]]:
+    """Name, labels and value of what the rules of all SLOs recorded over the shortest window."""
+    for file in sorted((tools.repository_root() / "observability" / "slos").glob("*.yaml")):
+        for slo in spec.parse(file.read_text(encoding="utf-8"), str(file)):
+            labels = f'sloth_id="{slo.id}",sloth_service="{slo.service}",sloth_slo="{slo.name}"'
+            if isinstance(slo.sli, spec.Events):
+                yield "slo:sli_total:events5s", labels, 60.0
+                yield "slo:sli_error:events5s", labels, 0.1
+            else:
+                yield "slo:sli_error:ratio_rate5s", f'{labels},sloth_window="5s"', 0.001
+
+
+def _counters(scale: int) -> list[tuple[str, str, float, float]]:
+    """Name, labels, first value and growth in a step of every series that is sent or scraped."""
     base = "http_server_request_duration_seconds"
-    found = [("probe_success", f'probe="{probe}"', 0.0) for probe in _PROBES]
+    found = [("probe_success", f'probe="{probe}"', 1.0, 0.0) for probe in _PROBES]
     for service, (instances, routes) in _SERVICES.items():
         for n, route, (status, growth) in itertools.product(
             range(instances * scale), routes, _STATUSES.items()
@@ -143,13 +171,13 @@ def _counters(scale: int) -> list[tuple[str, str, float]]:
                 f'http_request_method="{method}",http_route="{path}",'
                 f'http_response_status_code="{status}"'
             )
-            found.append((f"{base}_count", labels, growth))
-            found.append((f"{base}_sum", labels, growth * 0.05))
+            found.append((f"{base}_count", labels, 0.0, growth))
+            found.append((f"{base}_sum", labels, 0.0, growth * 0.05))
             found += [
-                (f"{base}_bucket", f'{labels},le="{le}"', growth * share)
+                (f"{base}_bucket", f'{labels},le="{le}"', 0.0, growth * share)
                 for le, share in _BUCKETS.items()
             ]
-    return sorted(found)
+    return found
 
 
 @contextmanager

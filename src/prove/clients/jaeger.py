@@ -59,7 +59,7 @@ class Jaeger:
         if attributes:
             params["tags"] = json.dumps(dict(attributes))
         if min_duration_ms:
-            params["minDuration"] = f"{min_duration_ms:g}ms"
+            params["minDuration"] = f"{round(min_duration_ms * 1000)}us"
         found = self._server.read(
             lambda answer: [_found(trace) for trace in answer["data"]],
             "GET",

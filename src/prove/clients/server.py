@@ -70,7 +70,7 @@ class Server:
             )
         try:
             return read(body)
-        except (ArithmeticError, LookupError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             raise UserError(
                 f"what answers at {self.url} is not the {self.name}; "
                 f"{command('doctor')} shows who has the port"

@@ -9,6 +9,8 @@ import typer
 if TYPE_CHECKING:
     from prove.clients.alertmanager import Alert
 
+WIDTH = 100
+
 
 def alerts(
     matchers: Annotated[
@@ -40,7 +42,7 @@ def alerts(
     elif found:
         _print(found)
     else:
-        typer.echo("Nothing fires.")
+        typer.echo("Nothing that matches fires." if wanted else "Nothing fires.")
 
 
 def _document(alert: "Alert") -> dict[str, object]:
@@ -63,7 +65,10 @@ def _print(alerts: "list[Alert]") -> None:
     from prove.units import count
 
     style = {"page": "bold red", "ticket": "yellow"}
-    table = Table("alert", "severity", "state", "for", "what", box=None, pad_edge=False)
+    console = Console(highlight=False)
+    wide = min(WIDTH, console.width)
+    columns = ("alert", "severity", "state", "for", "what")
+    table = Table(*columns, box=None, pad_edge=False, width=wide)
     for alert in alerts:
         muted = alert.state != "firing"
         table.add_row(
@@ -73,7 +78,6 @@ def _print(alerts: "list[Alert]") -> None:
             _age(alert.starts_at),
             Text(alert.annotations.get("summary", "")),
         )
-    console = Console(highlight=False)
     console.print(table)
     told = sum(alert.state == "firing" for alert in alerts)
     console.print(f"\n{count(told, 'alert')} told, {len(alerts) - told} muted")

@@ -20,6 +20,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 SHORT_ID = 8
+WIDTH = 100
 """Digits of an id that are shown, and enough to name it."""
 
 
@@ -58,7 +59,11 @@ def add(
     wanted = [Matcher.parse(text) for text in matchers]
     until = datetime.now(UTC) + timedelta(seconds=units.duration_s(duration, "--for"))
     alertmanager = _alertmanager()
-    silence_id = alertmanager.silence(wanted, until, by or getpass.getuser(), comment)
+    try:
+        who = by or getpass.getuser()
+    except (KeyError, OSError):  # no such account, as in a container
+        raise UserError("who silences it? say so with --by") from None
+    silence_id = alertmanager.silence(wanted, until, who, comment)
     covered = alertmanager.alerts(wanted)
     if as_json:
         alerts = [alert.name for alert in covered]
@@ -93,12 +98,14 @@ def list_silences(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("id", "state", "until", "what", "by", "why", box=None, pad_edge=False)
+    console = Console(highlight=False)
+    columns = ("id", "state", "until", "what", "by", "why")
+    table = Table(*columns, box=None, pad_edge=False, width=min(WIDTH, console.width))
     for each in silences:
         what = "\n".join(map(str, each.matchers))
         cells = (each.state, _clock(each.ends_at), what, each.created_by, each.comment)
         table.add_row(each.id[:SHORT_ID], *map(Text, cells))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 @app.command()
@@ -128,6 +135,8 @@ def expire(
     if as_json:
         typer.echo(json.dumps({"expired": [silence.id for silence in found]}))
         return
+    if not found:
+        typer.echo("There are no silences.")
     for silence in found:
         typer.echo(f"{silence.id[:SHORT_ID]} is over: {_words(silence.matchers)}")
 

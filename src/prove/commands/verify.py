@@ -205,8 +205,8 @@ def verify_slos(
     evaluation intervals of its predicted moment, and no other page may. Cells that cannot touch
     each other are broken at once.
 
-    The default takes about nine minutes. Exit code 1 when a page is missed, early, late or false:
-    the stack's home with its logs is kept then.
+    The default takes about nine minutes. Exit code 1 when a page is missed, early, late, false or
+    does not end: the stack's home with its logs is kept then.
 
     Examples:
 

@@ -172,9 +172,16 @@ def _find_secrets(value: object, path: Path) -> None:
 
 def _webhook_url(settings: StackSettings) -> str:
     url = settings.alert_webhook_url
-    if url and not (urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname):
+    if url and not _is_http(url):
         raise UserError(
-            f"{PREFIX}ALERT_WEBHOOK_URL: must be an address like http://127.0.0.1:8000/ "
-            f"(got {url!r})"
+            f"{PREFIX}ALERT_WEBHOOK_URL: must be an address like http://127.0.0.1:8000/"
         )
     return url
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -1,4 +1,4 @@
-"""The servers that watch the shop, as processes of the local stack .
+"""The servers that watch the shop, as processes of the local stack.
 
 Everything listens on loopback, tells nobody about its use, and is bounded in memory: GOMEMLIMIT is
 soft, so each server also has the setting that bounds what it keeps.

@@ -6,6 +6,7 @@ nothing was bad before, so each cell follows minutes of healthy traffic, and cel
 each other's events are never broken at once.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -194,7 +195,11 @@ def choose(names: Sequence[str]) -> list[Cell]:
     """The cells called so, each once; raises UserError naming those there are."""
     for name in names:
         if name not in CATALOGUE:
-            raise UserError(f"there is no cell {name!r}; choose of {', '.join(CATALOGUE)}")
+            near = difflib.get_close_matches(name, CATALOGUE, 3, cutoff=0) or list(CATALOGUE)[:3]
+            raise UserError(
+                f"there is no cell {name!r}; there are {', '.join(near)} … "
+                "(docs/how-to/verify-slos.md has all)"
+            )
     return [CATALOGUE[name] for name in dict.fromkeys(names)]
 
 
@@ -325,7 +330,7 @@ def _of_cell(outcome: Outcome, tolerated_s: float) -> Iterable[Violation]:
             kind="unresolved",
             subject=outcome.cell,
             expected=f"over {outcome.resolves_s:.1f} s after the fault",
-            found="it still fired when the next would have begun",
+            found="it still fired long after that",
         )
 
 

@@ -112,20 +112,21 @@ class Toxiproxy:
             "toxicity": 1.0,
             "attributes": cut.attributes,
         }
-        proxy = self._names[cut.link]
-        answer = await self._client.post(f"/proxies/{proxy}/toxics", json=toxic)
-        answer.raise_for_status()
-        return proxy
+        async with self._locks[cut.link]:
+            proxy = self._names[cut.link]
+            answer = await self._client.post(f"/proxies/{proxy}/toxics", json=toxic)
+            answer.raise_for_status()
+            return proxy
 
-    async def replace(self, link: Link, proxy: str | None = None) -> None:
-        """End all that disturbs a link; no need to when `proxy` is given and was replaced before.
+    async def replace(self, link: Link, proxy: str | None = None) -> bool:
+        """End all that disturbs a link; False when `proxy` is given and was replaced before.
 
         Tried again, for a cut that stays spoils the run.
         """
         async with self._locks[link]:
             old = self._names[link]
             if proxy not in (None, old):
-                return
+                return False
             for left in reversed(range(REPLACE_ATTEMPTS)):
                 try:
                     self._names[link] = await self._successor(link, old)
@@ -134,7 +135,8 @@ class Toxiproxy:
                         raise
                     await asyncio.sleep(POLL_S)
                 else:
-                    return
+                    break
+        return True
 
     async def _successor(self, link: Link, old: str) -> str:
         answer = await self._client.post(f"/proxies/{old}", json={"enabled": False})
@@ -206,8 +208,9 @@ class Nemesis:
             detail = {"toxic": cut.toxic, "stream": cut.stream, "duration_s": cut.duration_s}
             self._journal.write("cut", target, cut.after_op, **detail, **cut.attributes)
             await asyncio.sleep(cut.duration_s)
-            await self._proxy.replace(cut.link, proxy)
-            self._journal.write("mend", target, cut.after_op)
+            ended = await self._proxy.replace(cut.link, proxy)
+            told = {} if ended else {"sooner": "with another cut of the link"}
+            self._journal.write("mend", target, cut.after_op, **told)
         except httpx.HTTPError as error:  # `heal` mends what stays
             self._journal.write("missed", target, cut.after_op, error=repr(error))
 

@@ -9,6 +9,8 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from prove.errors import UserError
+
 HOST = "127.0.0.1"
 
 
@@ -81,7 +83,7 @@ class Pager:
 
 @asynccontextmanager
 async def listening(port: int) -> AsyncIterator[Pager]:
-    """A pager at http://127.0.0.1:`port`/; raises OSError when the port is taken."""
+    """A pager at http://127.0.0.1:`port`/; raises UserError when the port is taken."""
     pager = Pager()
 
     async def post(request: web.Request) -> web.Response:
@@ -96,7 +98,10 @@ async def listening(port: int) -> AsyncIterator[Pager]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, HOST, port).start()
+        try:
+            await web.TCPSite(runner, HOST, port).start()
+        except OSError as error:
+            raise UserError(f"the pager can't listen on port {port}: {error.strerror}") from None
         yield pager
     finally:
         await runner.cleanup()

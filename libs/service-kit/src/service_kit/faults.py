@@ -258,6 +258,7 @@ class LeaseStore:
     def _refresh(self) -> None:
         with self._lock:
             self._next_check = time.monotonic() + _CHECK_INTERVAL_S
+            seen = None
             try:
                 stat = self._path.stat()
                 seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
@@ -265,7 +266,7 @@ class LeaseStore:
                     return
                 leases = _read(self._path)
             except FileNotFoundError:
-                seen, leases = None, {}
+                leases = {}
             except (OSError, ValueError) as error:
                 _log.warning("leases file ignored", path=str(self._path), reason=_first(error))
                 leases = {}

@@ -706,7 +706,8 @@ func TestMethodNotAllowed(t *testing.T) {
 
 func TestRequestID(t *testing.T) {
 	s := newShop(t)
-	for given, kept := range map[string]bool{"abc.DEF-1_2": true, "with space": false, strings.Repeat("x", 129): false} {
+	for given, kept := range map[string]bool{"abc.DEF-1_2": true, "with space": false, strings.Repeat("x", 129): false,
+		"4111111111111111": false} {
 		got := s.send("GET", "/livez", "", "X-Request-Id", given).header.Get("X-Request-Id")
 		if (got == given) != kept || got == "" {
 			t.Errorf("%q became %q", given, got)

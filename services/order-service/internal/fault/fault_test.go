@@ -216,6 +216,25 @@ func TestRequestsThatDoNotMatchDoNotCount(t *testing.T) {
 	}
 }
 
+func TestALeaseGoesOnCountingWhenAnotherIsSet(t *testing.T) {
+	l, _ := open(t)
+	lease := failing("a")
+	lease.Match = Match{Route: "/a"}
+	lease.Params.Rate, lease.Params.Select = ptr(0.5), "count"
+	if err := l.Put(lease); err != nil {
+		t.Fatal(err)
+	}
+	first := apply(l, "GET", "/a")
+	other := failing("b")
+	other.Match = Match{Route: "/b"}
+	if err := l.Put(other); err != nil {
+		t.Fatal(err)
+	}
+	if second := apply(l, "GET", "/a"); first != 0 || second != 503 {
+		t.Errorf("got %d, %d", first, second)
+	}
+}
+
 func TestAShareOfRequestsIsDelayed(t *testing.T) {
 	l := &Lease{Name: "a", Type: "latency", TTL: 1, Params: Params{
 		Distribution: "constant", DelayMS: ptr(600.0), Rate: ptr(0.3), Seed: ptr(int64(1))}}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"sync"
 	"time"
@@ -29,6 +30,13 @@ type Lease struct {
 	ExpiresAt time.Time
 
 	draw func() effect
+}
+
+// equal tells whether other is the same lease, wherever each is in its draws.
+func (l *Lease) equal(other *Lease) bool {
+	a, b := *l, *other
+	a.draw, b.draw = nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
 // Params of all types and distributions; which are needed depends on Type and Distribution.

@@ -115,6 +115,11 @@ func (l *Leases) load() {
 		l.log.Warn("leases file is not usable: faults in it are ignored", "file", l.path, "error", err.Error())
 	}
 	for _, lease := range leases {
+		// One that is as it was goes on counting where it is.
+		kept := slices.IndexFunc(before.leases, lease.equal)
+		if kept >= 0 {
+			lease = before.leases[kept]
+		}
 		next.leases = append(next.leases, lease)
 	}
 	slices.SortFunc(next.leases, func(a, b *Lease) int { return strings.Compare(a.Name, b.Name) })

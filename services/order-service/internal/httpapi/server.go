@@ -126,7 +126,7 @@ func (s *server) observe(c *gin.Context) {
 		span.SetAttributes(semconv.HTTPRoute(route))
 	}
 	id := c.GetHeader("X-Request-Id")
-	if !requestIDRE.MatchString(id) {
+	if !requestIDRE.MatchString(id) || telemetry.HoldsCard(id) {
 		random := uuid.New()
 		id = fmt.Sprintf("%x", random[:])
 	}

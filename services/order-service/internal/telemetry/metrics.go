@@ -56,7 +56,7 @@ func NewMetrics() (*Metrics, error) {
 		metric.WithDescription("From when an order was first put off, or left by its process, until no step was left."),
 		metric.WithExplicitBucketBoundaries(0.1, 0.25, 0.5, 1, 2.5, 5, 7.5, 10, 15, 30, 60, 300, 900))
 	m.shed, errs[4] = m.meter.Int64Counter(checkoutsShed, metric.WithUnit("{checkout}"),
-		metric.WithDescription("Checkouts refused before anything was done: too many at once, or no time left."))
+		metric.WithDescription("Checkouts refused before anything was done: too many at once, no time left, or a peer that rests."))
 	m.retries, errs[5] = m.meter.Int64Counter(peerRetries, metric.WithUnit("{retry}"),
 		metric.WithDescription("Retries of requests to a peer; denied ones exceeded the retry budget."))
 	m.fromZero()

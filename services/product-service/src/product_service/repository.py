@@ -234,10 +234,10 @@ def cache_size(connection: Connection, mib: int) -> None:
 
 
 def stock_by_category(connection: Connection, limit: int) -> dict[str, StockLevel]:
-    """Stock of the `limit` categories that have most of it."""
+    """Stock of the `limit` categories with the most products."""
     total, out = func.sum(_p.stock), func.count().filter(_p.stock == 0)
     wanted = select(_p.category, total, out).group_by(_p.category)
-    rows = connection.execute(wanted.order_by(total.desc()).limit(limit))
+    rows = connection.execute(wanted.order_by(func.count().desc(), _p.category).limit(limit))
     return {category: StockLevel(free=int(free), out=none) for category, free, none in rows}
 
 
