@@ -1,4 +1,5 @@
 import io
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,15 @@ def test_a_figure_measured_again_replaces_its_own_section_only() -> None:
     assert list(both.figures()) == ["reads", "checkout", "durability", "startup", "growth", "rules"]
     assert both.checkout == again.checkout
     assert both.reads == earlier.reads
+
+
+def test_a_figure_of_another_form_is_left_out_alone(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    document = everything().model_dump(mode="json")
+    del document["checkout"]["result"]["overload"]
+    file.write_text(json.dumps(document))
+
+    assert report.read(file) == everything().model_copy(update={"checkout": None})
 
 
 def test_figures_of_another_machine_are_left_out() -> None:

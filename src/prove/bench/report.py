@@ -3,8 +3,10 @@
 The page speaks of one machine: a figure measured on another one than the latest is left out.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -184,11 +186,18 @@ def write(measured: Evidence) -> None:
 
 
 def read(path: Path) -> Evidence:
-    """Figures measured earlier; none when there are none, or of another form than today's."""
+    """Figures measured earlier, but for those of another form than today's."""
     try:
-        return Evidence.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return Evidence()
+    if not isinstance(found, dict):
+        return Evidence()
+    evidence = Evidence()
+    for name, figure in found.items():
+        with suppress(ValidationError):
+            evidence = Evidence.model_validate({name: figure}).merged(evidence)
+    return evidence
 
 
 def notes(text: str) -> dict[str, str]:
