@@ -75,7 +75,7 @@ lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
 	  --strip-extras --no-emit-index-url --no-emit-find-links --no-header -o $$f.txt $$f.in; done
 
-clean: ## Remove the environment; built servers stay in the cache (`provectl tools` shows where)
+clean: ## Remove the environment; built servers stay in the cache (`provectl tools list` shows where)
 	rm -rf $(VENV)
 
 # Two stamps: the demo installs what it runs, the tests what they add.

@@ -4,7 +4,9 @@ The tests written by `slo test` feed stand-in counters. Here the committed rules
 services send them, so that the queries are tested too; live they are by `provectl verify slos`.
 """
 
+import re
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from prove.cli import app
-from prove.slo import rules
+from prove.slo import rules, windows
 from prove.slo.spec import SLO
-from prove.slo.windows import AlertWindows
+from prove.slo.windows import AlertWindows, Pair
 from prove.tools import ensure, repository_root
 
 OBSERVABILITY = repository_root() / "observability"
@@ -64,19 +66,59 @@ def test_alerts_fire_when_predicted_and_not_otherwise(tmp_path: Path) -> None:
     assert result.stdout == "shop-errors: holds (17 cases)\nshop-availability: holds (6 cases)\n"
 
 
-def test_a_wrong_threshold_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CONDITIONS = {"14.4x": 0, "6x": 1, "3x": 2, "1x": 3}
+"""Which of the drill's pairs has the factor."""
+
+
+@pytest.mark.parametrize("factor", CONDITIONS)
+@pytest.mark.parametrize(
+    ("change", "word"), [(Fraction(104, 100), "just over"), (Fraction(96, 100), "just under")]
+)
+def test_a_wrong_threshold_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: str, change: Fraction, word: str
+) -> None:
+    """One threshold of the generator off by a twenty-fifth, too high or too low."""
+    right, broken = rules._threshold, windows.parse(DRILL.read_text(), "").all_pairs
+    broken_pair = broken[CONDITIONS[factor]]
+
+    def wrong(slo: SLO, pair: Pair) -> Fraction:
+        return right(slo, pair) * (change if pair == broken_pair else 1)
+
+    monkeypatch.setattr(rules, "_threshold", wrong)
+    result = slo_test(tmp_path / "shop.yaml")
+
+    assert result.exit_code == 1
+    assert "shop-errors: does not hold" in result.stdout
+    assert f"{word} {factor}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "broken", "case"),
+    [
+        # Without the short window an alert goes on long after the fault.
+        (r"(rate5s\{[^}]*\}) > 0\.144", r"\1 > -1", "page: total outage"),
+        (r">= 3", ">= 0", "page: low traffic"),
+        (r">= 3", ">= 4", "page: low traffic"),
+        (r"\* 60$", "* 90", "page: low traffic"),
+        (r"absent\(", "0 < -absent(", "ticket: no data"),
+        (r"for: 10s", "for: 30s", "ticket: no data"),
+    ],
+)
+def test_what_else_breaks_in_the_rules_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, broken: str, case: str
+) -> None:
     right = rules.build
 
     def wrong(slos: list[SLO], windows: AlertWindows, **others: Any) -> str:
-        return right(slos, windows, **others).replace("> 0.144", "> 0.15")
+        changed, count = re.subn(part, broken, right(slos, windows, **others), flags=re.MULTILINE)
+        assert count or "shop-errors" not in changed
+        return changed
 
     monkeypatch.setattr(rules, "build", wrong)
     result = slo_test(tmp_path / "shop.yaml")
 
     assert result.exit_code == 1
-    assert "shop-errors: does not hold" in result.stdout
-    assert "shop-availability: holds" in result.stdout
-    assert "# page: just over 14.4x" in result.stderr
+    assert case in result.stderr
 
 
 @pytest.mark.parametrize("path", ALERTS, ids=lambda path: path.stem)

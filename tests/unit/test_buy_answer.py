@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from prove.clients.server import NoAnswerInTimeError
-from prove.clients.shop import OrderAnswer, Shop
+from prove.clients.shop import Order, OrderAnswer, Shop
 from prove.commands import buy
 from prove.stack.settings import StackSettings
 
@@ -60,6 +60,28 @@ def test_the_first_request_of_a_key_is_waited_for() -> None:
     assert order
     assert order.id == "o-1"
     assert keys == ["key", "key"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "outcome"),
+    [
+        ("declined", 402, "declined"),
+        ("payment-timeout", 402, "failed"),
+        ("stock-short", 409, "short"),
+        ("reservation-gone", 409, "failed"),
+        ("order-cancelled", 409, "failed"),
+        ("unknown-sku", 422, "refused"),
+        ("unavailable", 503, "failed"),
+    ],
+)
+def test_an_order_is_expected_where_the_shop_counts_it(
+    code: str, status: int, outcome: str
+) -> None:
+    refused = ask(lambda _: httpx.Response(status, json={"type": f"/problems/{code}"}), 60)
+    assert buy._outcome(refused, None) == outcome
+    late = Order.model_validate(PLACED | {"status": "rejected", "failure": {"code": code}})
+    accepted = OrderAnswer(202, late, {}, replayed=False)
+    assert buy._outcome(accepted, late) == outcome
 
 
 def test_a_key_that_stays_in_flight_ends_with_the_time() -> None:

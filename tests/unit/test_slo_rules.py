@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prove.slo import rules, spec
+from prove.slo import burn, rules, spec
 from prove.slo.spec import SLO, Raw
 from prove.slo.windows import WORKBOOK, AlertWindows
 from prove.tools import repository_root
@@ -120,6 +120,25 @@ def test_queries_that_count_already_are_taken_as_they_are() -> None:
     assert recorded["slo:sli_total:events1h"] == "(sum(increase(all_total[1h])))"
 
 
+@pytest.mark.parametrize(
+    ("bad", "total"),
+    [
+        # Shares, not events: with two targets three bad ones would never come together.
+        ("sum(1 - avg_over_time(up[{{.window}}]))", "count(avg_over_time(up[{{.window}}]))"),
+        ("sum(increase(bad_total[{{.window}}]))", "sum(rate(all_total[{{.window}}]))"),
+    ],
+)
+def test_what_counts_no_events_has_no_floor_and_is_told(bad: str, total: str) -> None:
+    slo = replace(theirs(), sli=spec.Events(error_query=bad, total_query=total))
+    recorded = {each["record"]: each["expr"] for each in rules_of(slo) if "record" in each}
+
+    assert recorded["slo:sli_error:events1h"] == f"({bad.replace('{{.window}}', '1h')})"
+    assert recorded["slo:sli_total:events1h"] == f"({total.replace('{{.window}}', '1h')})"
+    assert not [each for each in rules_of(slo) if ">= 3" in str(each["expr"])]
+    (warning,) = rules.warnings(slo, WORKBOOK)
+    assert "neither events" in warning
+
+
 def test_a_raw_ratio_has_no_events_and_so_no_floor() -> None:
     text = rules.build(
         [replace(theirs(), sli=Raw(error_ratio_query="r[{{.window}}]"))], WORKBOOK, source="s"
@@ -154,8 +173,8 @@ def test_a_condition_that_can_never_hold_is_told() -> None:
 def test_thresholds_are_exact_to_the_digits_prometheus_holds(objective: Decimal) -> None:
     budget = replace(theirs(), objective=objective).budget
     for pair in WORKBOOK.all_pairs:
-        printed = rules.decimal(pair.threshold(budget))
-        assert Fraction(printed) == pair.threshold(budget)
+        printed = rules.decimal(burn.threshold(pair, budget))
+        assert Fraction(printed) == burn.threshold(pair, budget)
         assert re.fullmatch(r"[0-9]+(\.[0-9]+)?", printed)
 
 

@@ -19,6 +19,13 @@ def test_defaults_are_the_documented_ports() -> None:
     assert loaded.home == Path.cwd() / ".prove"
 
 
+def test_empty_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "PRODUCT_PORT", "PORT_OFFSET"):
+        monkeypatch.setenv(f"PROVE_{name}", "")
+    loaded = settings.load()
+    assert (loaded.home, loaded.product_port) == (Path.cwd() / ".prove", 8001)
+
+
 def test_offset_moves_all_ports_but_those_set_by_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

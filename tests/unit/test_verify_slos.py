@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from prove.bench.measure import Run
 from prove.cli import app
 from prove.errors import UserError
-from prove.slo import rules
+from prove.slo import burn, rules
 from prove.slo.spec import Raw
 from prove.slo.windows import Pair
 from prove.verify import cells, pager, slos, slos_report
@@ -201,8 +201,8 @@ def test_a_wrong_threshold_in_the_rules_is_found_out(name: str, factor: Fraction
     cell = CATALOGUE[name]
     slo, windows = OBJECTIVES.slos[cell.slo], OBJECTIVES.windows
     quick, _ = windows.pairs("page")
-    right = rules.decimal(quick.threshold(slo.budget))
-    wrong = rules.decimal(quick.threshold(slo.budget) * factor)
+    right = rules.decimal(burn.threshold(quick, slo.budget))
+    wrong = rules.decimal(burn.threshold(quick, slo.budget) * factor)
     built = rules.build([slo], windows, source="a test")
     assert f"> {right}" in built
 

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service_kit import deadline, lifecycle, logs, problem, settings, telemetry, testing
 from service_kit.auth import require_admin
-from service_kit.database import Database, check_migrated, migrate
+from service_kit.database import Database, _sqlite_turn, check_migrated, migrate
 from service_kit.faults import Active, Effect, Lease, LeaseStore, decide, fault_adapter
 from service_kit.health import Health
 from service_kit.problem import Problem
@@ -474,6 +474,36 @@ def test_a_write_is_all_or_nothing(database: Database) -> None:
         connection.execute(sa.text("INSERT INTO t VALUES (1)"))
     with database.read() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM t")).scalar() == 1
+
+
+def test_threads_write_in_turn(database: Database) -> None:
+    """Each waits for the lock of ours, so that SQLite's polling never begins."""
+    polled: list[str] = []
+
+    def write(n: int) -> None:
+        with database.write() as connection:
+            connection.execute(sa.text("INSERT INTO t VALUES (:n)"), {"n": n})
+
+    @sa.event.listens_for(database.engine, "connect")
+    def give_up_at_once(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA busy_timeout = 0")
+
+    database.engine.dispose()
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(write, n) for n in range(400)]:
+            if error := done.exception():
+                polled.append(str(error))
+    assert polled == []
+
+
+def test_a_writer_that_does_not_get_its_turn_is_told_as_sqlite_tells_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_turn", _sqlite_turn(threading.Lock(), timeout_s=0.01))
+    with database.write(), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: database.write().__enter__())
+        assert isinstance(waiting.exception(), OperationalError)
+        assert "locked" in str(waiting.exception())
 
 
 def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:

@@ -43,6 +43,12 @@ class OrderLine(BaseModel):
     price_minor: int
 
 
+class Failure(BaseModel):
+    """Why an order was rejected."""
+
+    code: str
+
+
 class Order(BaseModel):
     """An order as the order service tells it; times are RFC 3339 in UTC."""
 
@@ -53,6 +59,7 @@ class Order(BaseModel):
     total_minor: int
     currency: str
     payment_id: str | None = None
+    failure: Failure | None = None
     trace_id: str
     created_at: str
 

@@ -26,8 +26,15 @@ ARRIVAL_TIMEOUT_S = 10.0
 SETTLE_TIMEOUT_S = 30.0
 POLL_S = 0.2
 FINAL = frozenset({"confirmed", "rejected", "cancelled"})
-OUTCOMES = {"confirmed": "confirmed", "rejected": "failed", "cancelled": "cancelled"}
-PROBLEM_OUTCOMES = {402: "declined", 409: "short", 422: "refused"}
+OUTCOMES = {
+    "declined": "declined",
+    "stock-short": "short",
+    "unknown-sku": "refused",
+    "currency-mismatch": "refused",
+    "unknown-payment-method": "refused",
+    "invalid-order": "refused",
+}
+"""What the shop counts a rejected order as, by the code of its failure; all others: failed."""
 WIDTH = 100
 
 T = TypeVar("T")
@@ -190,8 +197,10 @@ def _answer(
 
 def _outcome(answer: "OrderAnswer", order: "Order | None") -> str:
     if order is None:
-        return PROBLEM_OUTCOMES.get(answer.status_code, "failed")
-    return OUTCOMES.get(order.status, "unsettled")
+        return OUTCOMES.get(str(answer.problem.get("type")).removeprefix("/problems/"), "failed")
+    if order.status == "rejected":
+        return OUTCOMES.get(order.failure.code if order.failure else "", "failed")
+    return order.status if order.status in FINAL else "unsettled"
 
 
 def _observe(settings: "StackSettings", purchase: Purchase) -> None:

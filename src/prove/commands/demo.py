@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,10 +45,23 @@ def demo(
         )
     data.import_file(sales)
     _step(f"provectl load --rate {rate} --duration {duration}")
-    load.load(rate=rate, duration=duration)
+    loaded = _exit_code(lambda: load.load(rate=rate, duration=duration))
     _step("provectl buy")
-    buy.buy()
+    bought = _exit_code(buy.buy)
     _sum_up(settings, math.ceil(time.monotonic() - started), before)
+    if loaded or bought:
+        raise typer.Exit(max(loaded, bought))
+
+
+def _exit_code(step: Callable[[], None]) -> int:
+    """Of a step; what doesn't hold is told by it, and the story goes on."""
+    try:
+        step()
+    except typer.Exit as ended:
+        if ended.exit_code != 1:
+            raise
+        return 1
+    return 0
 
 
 def _sales_file() -> Path | None:

@@ -15,16 +15,25 @@ from fractions import Fraction
 from prove.slo.windows import Pair
 
 
+def threshold(pair: Pair, budget: Fraction) -> Fraction:
+    """The bad share that both windows must exceed: a burn rate of `factor` (workbook, ch. 5).
+
+    At 1 or more that can never happen. Theory's own: the rules are held to it, so they don't use
+    it.
+    """
+    return pair.factor * budget
+
+
 def time_to_fire_s(pair: Pair, budget: Fraction, bad: Fraction) -> Fraction | None:
     """Seconds from the first bad event until the condition holds; None: it never does.
 
     `factor * budget * window / bad`, of whichever of the two windows takes longer; never when the
     bad share isn't over `factor * budget` (workbook, ch. 5, "Alert on burn rate").
     """
-    threshold = pair.threshold(budget)
-    if bad <= threshold:
+    needed = threshold(pair, budget)
+    if bad <= needed:
         return None
-    return threshold * max(pair.long_s, pair.short_s) / bad
+    return needed * max(pair.long_s, pair.short_s) / bad
 
 
 def time_to_resolve_s(pair: Pair, budget: Fraction, bad: Fraction) -> Fraction | None:
@@ -32,10 +41,10 @@ def time_to_resolve_s(pair: Pair, budget: Fraction, bad: Fraction) -> Fraction |
 
     The window that forgets first ends it, the short one: `(1 - factor * budget / bad) * window`.
     """
-    threshold = pair.threshold(budget)
-    if bad <= threshold:
+    needed = threshold(pair, budget)
+    if bad <= needed:
         return None
-    return (1 - threshold / bad) * min(pair.long_s, pair.short_s)
+    return (1 - needed / bad) * min(pair.long_s, pair.short_s)
 
 
 def budget_burned(bad: Fraction, elapsed_s: Fraction, budget: Fraction, period_s: int) -> Fraction:
@@ -93,4 +102,4 @@ def detection(
 
 def never_fires(pair: Pair, budget: Fraction) -> bool:
     """Whether not even a total outage is over the threshold."""
-    return pair.threshold(budget) >= 1
+    return threshold(pair, budget) >= 1

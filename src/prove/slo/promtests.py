@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from prove.slo import durations, rules, yamltext
-from prove.slo.burn import detection, time_to_resolve_s
+from prove.slo.burn import detection, threshold, time_to_resolve_s
 from prove.slo.spec import SLO, Events, Raw
 from prove.slo.windows import AlertWindows, Pair
 
@@ -116,11 +116,8 @@ class _Watch:
     def thresholds(self) -> Iterator[_Case]:
         """Just under and just over the threshold of each condition."""
         for pair in self._pairs:
-            threshold = pair.threshold(self._budget)
-            for word, bad in (
-                ("under", threshold * (1 - MARGIN)),
-                ("over", threshold * (1 + MARGIN)),
-            ):
+            needed = threshold(pair, self._budget)
+            for word, bad in (("under", needed * (1 - MARGIN)), ("over", needed * (1 + MARGIN))):
                 if bad <= 1:
                     yield self._fault(f"just {word} {rules.decimal(pair.factor)}x", pair, bad)
 
@@ -206,7 +203,7 @@ class _Watch:
         pair = self._slow
         step_s = self._step_s(pair)
         step = _Step(step_s)
-        lowest = min(pair.threshold(self._budget) for pair in self._pairs)
+        lowest = min(threshold(pair, self._budget) for pair in self._pairs)
         below = _bad(min(lowest, Fraction(1)) / 2)
         history = self._history(step, pair)
         half = step.after(Fraction(pair.long_s, 2))
@@ -238,7 +235,7 @@ class _Watch:
         segments = [quiet]
         checks = []
         at = quiet.steps
-        able = any(pair.threshold(self._budget) < 1 for pair in self._pairs)
+        able = any(threshold(pair, self._budget) < 1 for pair in self._pairs)
         for failures in range(1, rules.MIN_BAD_EVENTS + 1):
             segments.append(_Segment(1, 1, total=1))
             at += 1

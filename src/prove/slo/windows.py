@@ -32,10 +32,6 @@ class Pair:
     long_s: int
     short_s: int
 
-    def threshold(self, budget: Fraction) -> Fraction:
-        """The bad share both windows must exceed; at 1 or more that can never happen."""
-        return self.factor * budget
-
 
 def _percent(value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):

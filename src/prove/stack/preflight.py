@@ -78,7 +78,12 @@ def go() -> Check:
             return Check("Go", True, "every program is built; Go is not needed")
         found = [tools.check_go(program) for program in missing]
     except UserError as error:
-        return Check("Go", False, str(error), "install Go 1.25 or newer from https://go.dev/dl")
+        return Check(
+            "Go",
+            False,
+            str(error),
+            "install Go from https://go.dev/dl; 1.21 and newer fetch what they lack",
+        )
     names = ", ".join(program.name for program in missing)
     return Check("Go", True, f"{found[0]}; still to be built: {names}")
 

@@ -19,7 +19,9 @@ class StackSettings(BaseSettings):
     So `PROVE_HOME=.prove-b PROVE_PORT_OFFSET=1000 provectl up` is a second stack beside the first.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     home: Path = Path(".prove")
     port_offset: int = Field(default=0, ge=0, le=45000)

@@ -8,8 +8,9 @@ file sound through a power cut, which may take the last commits; FULL keeps thos
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,7 @@ class Database:
             # One statement is its own transaction: no BEGIN and COMMIT round trips.
             self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._turn = _sqlite_turn(threading.Lock()) if self.is_sqlite else nullcontext
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -66,7 +68,7 @@ class Database:
         On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a transaction that reads first
         and wants to write later would fail with SQLITE_BUSY, however long it waits.
         """
-        with self._writer.begin() as connection:
+        with self._turn(), self._writer.begin() as connection:
             yield connection
 
     def ping(self) -> None:
@@ -77,6 +79,28 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
+
+
+def _sqlite_turn(
+    lock: threading.Lock, timeout_s: float = BUSY_TIMEOUT_S
+) -> Callable[[], AbstractContextManager[None]]:
+    """What lets one thread of this process write at a time.
+
+    SQLite's own waiting is polling at growing intervals, whoever came first: threads that meet
+    often wait long. Between processes it stays that way.
+    """
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        if not lock.acquire(timeout=timeout_s):
+            locked = sqlite3.OperationalError("database is locked")  # as SQLite has it
+            raise OperationalError("BEGIN IMMEDIATE", None, locked)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return turn
 
 
 def _configure_sqlite(engine: Engine, synchronous: str) -> None:
