@@ -158,10 +158,10 @@ def test_a_payment_that_can_not_be_recorded_is_not_charged(tmp_path: Path) -> No
         refusal = pay("first")
         assert refusal.status_code == 503, refusal.text
         assert refusal.headers["content-type"] == "application/problem+json"
-        assert httpx.get(f"{acquirer.url}/v1/ledger").json()["items"] == []
+        assert httpx.get(f"{acquirer.url}/v1/ledger").json()["entries"] == []
         ballast.unlink()
         assert wait_until(lambda: pay("first").status_code == 201, what="payments are taken again")
-        assert len(httpx.get(f"{acquirer.url}/v1/ledger").json()["items"]) == 1
+        assert len(httpx.get(f"{acquirer.url}/v1/ledger").json()["entries"]) == 1
 
 
 def test_a_charge_that_can_not_be_booked_is_not_approved(tmp_path: Path) -> None:

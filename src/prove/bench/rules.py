@@ -22,7 +22,8 @@ from prove.stack import configs
 from prove.stack.settings import StackSettings
 
 SCALES = (1, 10)
-STEP_S = 5
+STEP_S = 1
+"""How often the drill's services export."""
 PAST_S = 72 * 60
 """The drill's longest window."""
 PERIOD_S = 12 * 3600
@@ -38,7 +39,7 @@ _SERVICES = {
     "order-service": (1, ("POST /api/v1/orders", "GET /api/v1/orders/{id}")),
     "payment-service": (1, ("POST /api/v1/payments", "GET /api/v1/payments/{payment_id}")),
 }
-_STATUSES = {"200": 10, "409": 1, "500": 1}
+_STATUSES = {"200": 2, "409": 1, "500": 1}
 """Requests in a step, by status."""
 _BUCKETS = {"0.1": 0.8, "0.5": 0.99, "1": 1.0, "+Inf": 1.0}
 """The share of requests in each."""
@@ -161,6 +162,10 @@ def _counters(scale: int) -> list[tuple[str, str, float, float]]:
     """Name, labels, first value and growth in a step of every series that is sent or scraped."""
     base = "http_server_request_duration_seconds"
     found = [("probe_success", f'probe="{probe}"', 1.0, 0.0) for probe in _PROBES]
+    found += [
+        ("prove_orders_unfinished_oldest_seconds", f'service_instance_id="order-{n}"', 0.5, 0.0)
+        for n in range(scale)
+    ]
     for service, (instances, routes) in _SERVICES.items():
         for n, route, (status, growth) in itertools.product(
             range(instances * scale), routes, _STATUSES.items()

@@ -86,8 +86,8 @@ def _prometheus(settings: StackSettings, binary: Path) -> ProcessSpec:
             f"--web.listen-address={HOST}:{port}",
             f"--web.external-url={settings.url(port)}",  # where an alert says it is from
             f"--storage.tsdb.path={settings.data_dir / 'prometheus'}",
-            "--storage.tsdb.retention.time=2d",
-            "--storage.tsdb.retention.size=512MB",
+            "--storage.tsdb.retention.time=31d",  # the period of the SLOs, where there is room
+            f"--storage.tsdb.retention.size={settings.metrics_max_mb}MB",
             "--web.enable-otlp-receiver",
             # Without the second, a counter that is born at 1 never increases.
             "--enable-feature=exemplar-storage,created-timestamp-zero-ingestion",

@@ -54,6 +54,8 @@ class StackSettings(BaseSettings):
     order_database_url: str = ""
     payment_database_url: str = ""
 
+    metrics_max_mb: int = Field(default=1024, ge=64)
+    """On disk; when they are more, Prometheus drops the oldest."""
     ready_timeout_s: float = Field(default=60, gt=0)
     restart_delay_min_s: float = Field(default=0.25, gt=0)
     restart_delay_max_s: float = Field(default=15, gt=0)
