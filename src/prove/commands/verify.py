@@ -99,6 +99,7 @@ def verify_orders(
         provectl verify orders --orders 100000 --kills 1000 --partitions --resume .prove/full
     """
     from prove import tools
+    from prove.bench import measure
     from prove.verify import mutants, plan, shop
     from prove.verify.experiment import Experiment
     from prove.verify.report import Bar
@@ -107,11 +108,12 @@ def verify_orders(
     made = plan.make(orders, kills, seed, partitions=partitions, rate_per_s=rate)
     with _home(resume, f"orders-{database}-{seed}", keep=keep) as home:
         setup = shop.Setup(home.path, database.value, partitions=partitions, env=env)
+        commit = measure.commit()
         with tools.ConsoleProgress() as building:
             shop.ensure_binaries(setup, building)
         with Bar(orders, kills) as bar:
             rounds = ROUND_ORDERS if resume else None
-            result = Experiment(made, setup, bar, round_orders=rounds).run()
+            result = Experiment(made, setup, bar, round_orders=rounds, commit=commit).run()
         home.holds = result.holds
         _tell(result, database, report, json_output=json_output)
     if not result.holds:
@@ -143,7 +145,7 @@ def verify_mutants(
     from rich.console import Console
 
     from prove import tools
-    from prove.verify import mutants, report, shop
+    from prove.verify import audit, mutants, report, shop
     from prove.verify.experiment import Experiment, Silent
 
     for name in names or ():
@@ -158,7 +160,8 @@ def verify_mutants(
             status.update(f"{mutant.name} ({number} of {len(wanted)})")
             setup = shop.Setup(home.path / mutant.name, database.value, env=mutant.environment)
             result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
-            caught[mutant.name] = list(dict.fromkeys(str(v.kind) for v in result.violations))
+            kinds = (v.kind for v in result.violations if v.kind not in audit.OF_THE_RUN)
+            caught[mutant.name] = list(dict.fromkeys(map(str, kinds)))
         home.holds = all(caught.values())
     if json_output:
         typer.echo(json.dumps(report.mutants_document(caught)))
@@ -297,7 +300,9 @@ def _tell(
 
     page = None
     if directory:
-        page = report.write(directory, f"verify-orders-{database}", result, *_evidence())
+        run, command = _evidence()
+        run = run.model_copy(update={"commit": result.commit})  # the tree may have moved since
+        page = report.write(directory, f"verify-orders-{database}", result, run, command)
     if json_output:
         typer.echo(json.dumps(report.document(result, page)))
     else:
