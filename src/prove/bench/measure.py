@@ -137,10 +137,14 @@ def this_run() -> Run:
 
 
 def commit() -> str:
-    """What is checked out, in 12 digits; `-dirty` when tracked files differ from it."""
-    root = str(tools.repository_root())
-    described = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    return _said("git", "-C", root, *described) or "no commit yet"
+    """What is checked out, in 12 digits; `-dirty` when tracked files differ from it.
+
+    Pages of evidence don't count: each would make the next run one of something else.
+    """
+    git = ("git", "-C", str(tools.repository_root()))
+    head = _said(*git, "rev-parse", "--short=12", "HEAD")
+    changed = _said(*git, "status", "--porcelain", "-uno", "--", ".", ":!docs/evidence")
+    return f"{head}{'-dirty' if changed else ''}" if head else "no commit yet"
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -59,18 +59,28 @@ class Silent:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run of `commit` found. `story` is of the first violation, '' when there is none."""
+    """What a run of `commit` found. `story` is of the first violation, '' when there is none.
+
+    `recovery_limit_s`: what the 99th percentile of the recovery is held to; None: to nothing.
+    """
 
     plan: Plan
     figures: Figures
     violations: list[Violation]
     story: str
     commit: str = ""
+    recovery_limit_s: float | None = None
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the recovery was as fast as it has to be."""
+        limit_s = self.recovery_limit_s
+        return limit_s is None or self.figures.recovery.p99_s <= limit_s
 
     @property
     def holds(self) -> bool:
-        """Whether every promise was kept."""
-        return not self.violations
+        """Whether every promise was kept, in time."""
+        return not self.violations and self.recovered
 
 
 class _Done(BaseModel):
