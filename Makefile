@@ -67,8 +67,8 @@ bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md
 
 prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped
 	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
-	  --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
-	@$(BIN)/provectl verify mutants
+	  --recovery-p99 10s --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
+	@for db in sqlite postgres; do $(BIN)/provectl verify mutants --database $$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes

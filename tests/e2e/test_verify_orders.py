@@ -57,10 +57,25 @@ def test_no_order_is_lost_or_charged_twice(database: str, home: Path) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_planted_bug_is_caught(mutant: str, home: Path) -> None:
-    document = verdict(home, "mutants", mutant)
+    _caught(mutant, "sqlite", home)
+
+
+@pytest.mark.parametrize("mutant", ["lost-update", "double-recovery", "stale-read"])
+def test_a_planted_bug_is_caught_on_postgresql(mutant: str, home: Path) -> None:
+    """Those that hang on how the database keeps writers apart."""
+    _needs("postgres")
+    _caught(mutant, "postgres", home)
+
+
+def _caught(mutant: str, database: str, home: Path) -> None:
+    arguments = (mutant, "--database", database, "--report", str(home / "evidence"))
+    document = verdict(home, "mutants", *arguments)
 
     assert document["figures"]["caught_by"][mutant], "nothing gave it away"
     assert document["verdict"] == "holds"
+    page = home / "evidence" / f"verify-mutants-{database}.md"
+    assert document["report"] == str(page)
+    assert f"| {mutant} |" in page.read_text()
 
 
 def test_a_run_that_does_not_hold_keeps_its_history_and_tells_its_story(home: Path) -> None:

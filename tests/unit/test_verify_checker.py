@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prove.errors import UserError
 from prove.verify import checker
 from prove.verify.audit import Kind
-from prove.verify.books import Entry, Order, Payment
+from prove.verify.books import Entry, Order, Payment, Step
 from prove.verify.checker import Violation
 from prove.verify.history import Event
 from tests.support.shopworld import World, changed, simulate
@@ -118,6 +118,19 @@ def copied(world: World, order: Order, new_id: str, key: str | None) -> None:
     world.take(new_id)
 
 
+def left_open(world: World, order: Order, named: str) -> Event:
+    """One more attempt of the order's customer, answered 202 with the id given; what was asked."""
+    asked = next(
+        event
+        for event in world.events
+        if (event.type, event.kind, event.customer, event.key)
+        == ("invoke", "order", order.customer, order.key)
+    )
+    begun = changed(asked, attempt=100)
+    world.events += [begun, changed(begun, type="info", status=202, order_id=named)]
+    return begun
+
+
 def add_entry(world: World, entry: Entry) -> None:
     world.entries.append(changed(entry, seq=len(world.entries) + 1))
 
@@ -133,6 +146,23 @@ def lost_order(world: World, draw: random.Random) -> None:
 @corruption(Kind.LOST_ORDER)
 def lost_order_with_its_money_kept(world: World, draw: random.Random) -> None:
     del world.orders[acknowledged(world, draw)[1].id]
+
+
+@corruption(Kind.LOST_ORDER)
+def lost_order_that_was_accepted(world: World, draw: random.Random) -> None:
+    """Its customer knows no more than that there is such an order."""
+    left_open(world, a_kept_order(world, draw), "order-x")
+
+
+@corruption(Kind.LOST_ORDER)
+def lost_order_that_was_refused(world: World, draw: random.Random) -> None:
+    order = a_declined_order(world, draw)
+    asked = next(e for e in world.events if (e.customer, e.key) == (order.customer, order.key))
+    world.events += [
+        changed(asked, attempt=100),
+        changed(asked, attempt=100, type="fail", status=402, order_id=order.id),
+    ]
+    forget(world, order)
 
 
 @corruption(Kind.DOUBLE_CHARGE)
@@ -365,6 +395,27 @@ def answers_differ_between_replays(world: World, draw: random.Random) -> None:
     world.events += [again, changed(end, attempt=100, body_sha256="f" * 64, replayed=True)]
 
 
+@corruption(Kind.ANSWERS_DIFFER)
+def another_order_than_was_accepted(world: World, draw: random.Random) -> None:
+    """The final answer is about an order that gave its key back, and the key is another's."""
+    order = a_declined_order(world, draw)
+    given_back = next(o for o in world.orders.values() if o.key is None)
+    world.events = [
+        event
+        for event in world.events
+        if event.order_id != given_back.id
+        and not ((event.customer, event.key) == (order.customer, order.key) and event.order_id)
+    ]
+    asked = left_open(world, order, order.id)
+    world.orders[given_back.id] = changed(
+        given_back, customer=order.customer, lines=tuple((s, n, 0) for s, n, _ in order.lines)
+    )
+    world.events += [
+        changed(asked, attempt=101),
+        changed(asked, attempt=101, type="fail", status=402, order_id=given_back.id),
+    ]
+
+
 @corruption(Kind.DUPLICATE_ID)
 def duplicate_id_in_the_ledger(world: World, draw: random.Random) -> None:
     declined = [entry for entry in world.entries if entry.status == "declined"]
@@ -552,3 +603,21 @@ def test_what_no_one_knows_may_be_done_or_not() -> None:
     for order in unknown:
         forget(world, order)
         assert violations(world) == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_order_that_gave_its_key_back_may_have_been_accepted(seed: int) -> None:
+    """The state that ended it was recorded although recording failed: the key made another."""
+    world = simulate(seed)
+    order = a_kept_order(world, random.Random(seed))
+    first = f"{order.id[:-1]}-first"
+    world.orders[first] = changed(
+        order, id=first, key=None, status="rejected", failure="unavailable", payment_id=""
+    )
+    states = (("pending", "reserve"), ("rejected", ""))
+    world.steps += [
+        Step(first, seq, order.created_at_us + seq, status, step, 0)
+        for seq, (status, step) in enumerate(states, start=1)
+    ]
+    left_open(world, order, first)
+    assert violations(world) == []

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -136,6 +137,30 @@ def test_the_table_is_no_wider_than_a_page(violations: tuple[Violation, ...]) ->
     assert ("what happened" in lines) is bool(violations)
 
 
+@pytest.mark.parametrize(("limit_s", "told"), [(4.0, "reached"), (3.9, "missed")])
+def test_a_recovery_that_takes_too_long_does_not_hold(limit_s: float, told: str) -> None:
+    of = replace(result(), recovery_limit_s=limit_s)
+    out = io.StringIO()
+
+    report.show(of, Console(file=out, width=200))
+
+    reached = told == "reached"
+    assert of.holds is reached
+    row = f"{limit_s:g} s: {told}"
+    assert row in out.getvalue()
+    assert ("recovery takes too long" in out.getvalue()) is not reached
+    assert f"| P99 of the recovery | {row} |" in report.markdown(of, RUN, "")
+    figures = report.document(of, None)["figures"]
+    assert (figures["recovery_p99_limit_s"], figures["recovery_p99_reached"]) == (limit_s, reached)
+    assert report.document(of, None)["verdict"] == ("holds" if reached else "does not hold")
+
+
+def test_what_is_planned_hides_no_figure() -> None:
+    of = result()
+    figures = report.document(of, None)["figures"]
+    assert figures | of.figures.model_dump() == figures
+
+
 def test_json_is_one_object_with_verdict_and_violations() -> None:
     document = json.loads(json.dumps(report.document(result(VIOLATION), Path("page.md"))))
 
@@ -190,4 +215,22 @@ def test_mutants_are_told_with_what_gave_them_away() -> None:
     assert max(map(len, out.getvalue().splitlines())) <= 100
     assert "unrefunded-charge" in out.getvalue()
     assert "not caught" in out.getvalue()
-    assert report.mutants_document(caught)["verdict"] == "does not hold"
+    assert report.mutants_document(caught, None)["verdict"] == "does not hold"
+
+
+def test_mutants_have_a_page_of_evidence(tmp_path: Path) -> None:
+    caught = {"lost-refund": ["unrefunded-charge", "sums-differ"], "lost-update": []}
+
+    page = report.write_mutants(tmp_path, "verify-mutants-sqlite", caught, RUN, "provectl verify")
+
+    text = page.read_text()
+    for told in (
+        "**Verdict: does not hold**, caught: 1 of 2.",
+        "| lost-refund | order | a cancelled order's payment is left as it is |"
+        " unrefunded-charge, sums-differ |",
+        "**not caught**",
+        "0123456789ab",
+    ):
+        assert told in text
+    facts = json.loads(page.with_suffix(".json").read_text())
+    assert (facts["report"], facts["violations"]) == (str(page), ["lost-update"])

@@ -126,7 +126,7 @@ def this_run() -> Run:
     """Describe this machine and checkout; takes `BUSY_SAMPLE_S` seconds."""
     return Run(
         taken_at=datetime.now(UTC).replace(microsecond=0),
-        commit=_commit(),
+        commit=commit(),
         cpu=_cpu_model(),
         cores=psutil.cpu_count() or 1,
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
@@ -134,6 +134,17 @@ def this_run() -> Run:
         versions=_versions(),
         busy_percent=psutil.cpu_percent(interval=BUSY_SAMPLE_S),
     )
+
+
+def commit() -> str:
+    """What is checked out, in 12 digits; `-dirty` when tracked files differ from it.
+
+    Pages of evidence don't count: each would make the next run one of something else.
+    """
+    git = ("git", "-C", str(tools.repository_root()))
+    head = _said(*git, "rev-parse", "--short=12", "HEAD")
+    changed = _said(*git, "status", "--porcelain", "-uno", "--", ".", ":!docs/evidence")
+    return f"{head}{'-dirty' if changed else ''}" if head else "no commit yet"
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -215,12 +226,6 @@ def added_ratio(base: Iterable[float], small: Iterable[float], large: Iterable[f
         added = more - without
         ratios.append((less - without) / added if added > 0 else float("inf"))
     return median(ratios)
-
-
-def _commit() -> str:
-    root = str(tools.repository_root())
-    described = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    return _said("git", "-C", root, *described) or "no commit yet"
 
 
 def _cpu_model() -> str:

@@ -1,5 +1,6 @@
 """`provectl verify`: experiments that prove a promise or refute it."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -77,6 +78,13 @@ def verify_orders(
             "goes on after the last that was finished.",
         ),
     ] = None,
+    recovery_p99: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="What 99% of the orders may take to be finished after the last fault, e.g. 10s.",
+        ),
+    ] = None,
     report: Report = None,
     json_output: Json = False,
 ) -> None:
@@ -87,8 +95,9 @@ def verify_orders(
     and the ledger of the acquirer. The same seed makes the same plan, not the same interleaving:
     which request meets which fault is up to the machine.
 
-    2,000 orders take about two minutes. Exit code 1 when a promise is broken: history, databases
-    and logs are kept then, and the story of the first violation is told.
+    2,000 orders take about two minutes. Exit code 1 when a promise is broken, or the run is less
+    than its plan: history, databases and logs are kept then, and the story of the first violation
+    is told.
 
     Examples:
 
@@ -98,20 +107,24 @@ def verify_orders(
 
         provectl verify orders --orders 100000 --kills 1000 --partitions --resume .prove/full
     """
-    from prove import tools
+    from prove import tools, units
+    from prove.bench import measure
     from prove.verify import mutants, plan, shop
     from prove.verify.experiment import Experiment
     from prove.verify.report import Bar
 
     env = mutants.environment(mutant) if mutant else {}
+    limit_s = units.duration_s(recovery_p99, "--recovery-p99") if recovery_p99 else None
     made = plan.make(orders, kills, seed, partitions=partitions, rate_per_s=rate)
     with _home(resume, f"orders-{database}-{seed}", keep=keep) as home:
         setup = shop.Setup(home.path, database.value, partitions=partitions, env=env)
+        commit = measure.commit()
         with tools.ConsoleProgress() as building:
             shop.ensure_binaries(setup, building)
         with Bar(orders, kills) as bar:
             rounds = ROUND_ORDERS if resume else None
-            result = Experiment(made, setup, bar, round_orders=rounds).run()
+            result = Experiment(made, setup, bar, round_orders=rounds, commit=commit).run()
+        result = dataclasses.replace(result, recovery_limit_s=limit_s)
         home.holds = result.holds
         _tell(result, database, report, json_output=json_output)
     if not result.holds:
@@ -126,6 +139,7 @@ def verify_mutants(
     database: DatabaseOption = Database.sqlite,
     *,
     keep: Keep = False,
+    report: Report = None,
     json_output: Json = False,
 ) -> None:
     """The proof itself is proven: plant known bugs in the services, one by one, and catch each.
@@ -143,9 +157,12 @@ def verify_mutants(
     from rich.console import Console
 
     from prove import tools
-    from prove.verify import mutants, report, shop
+    from prove.bench import measure
+    from prove.verify import audit, mutants, shop
+    from prove.verify import report as reports
     from prove.verify.experiment import Experiment, Silent
 
+    commit = measure.commit()
     for name in names or ():
         mutants.environment(name)
     wanted = [mutants.MUTANTS[name] for name in names or mutants.MUTANTS]
@@ -158,12 +175,20 @@ def verify_mutants(
             status.update(f"{mutant.name} ({number} of {len(wanted)})")
             setup = shop.Setup(home.path / mutant.name, database.value, env=mutant.environment)
             result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
-            caught[mutant.name] = list(dict.fromkeys(str(v.kind) for v in result.violations))
+            kinds = (v.kind for v in result.violations if v.kind not in audit.OF_THE_RUN)
+            caught[mutant.name] = list(dict.fromkeys(map(str, kinds)))
         home.holds = all(caught.values())
+    page = None
+    if report:
+        page = reports.write_mutants(
+            report, f"verify-mutants-{database}", caught, *_evidence(commit)
+        )
     if json_output:
-        typer.echo(json.dumps(report.mutants_document(caught)))
+        typer.echo(json.dumps(reports.mutants_document(caught, page)))
     else:
-        report.show_mutants(caught, Console())
+        reports.show_mutants(caught, Console())
+    if page:
+        typer.echo(f"wrote {page}", err=True)
     if not home.holds:
         raise typer.Exit(1)
 
@@ -297,7 +322,8 @@ def _tell(
 
     page = None
     if directory:
-        page = report.write(directory, f"verify-orders-{database}", result, *_evidence())
+        evidence = _evidence(result.commit)
+        page = report.write(directory, f"verify-orders-{database}", result, *evidence)
     if json_output:
         typer.echo(json.dumps(report.document(result, page)))
     else:
@@ -306,8 +332,11 @@ def _tell(
         typer.echo(f"wrote {page}", err=True)
 
 
-def _evidence() -> "tuple[Run, str]":
-    """Where and when this is, and the command that was given."""
+def _evidence(commit: str | None = None) -> "tuple[Run, str]":
+    """Where and when this is, of `commit` (None: what is checked out now), by which command."""
     from prove.bench.measure import this_run
 
-    return this_run(), shlex.join(["provectl", *sys.argv[1:]])
+    run = this_run()
+    if commit is not None:  # what is checked out may have changed since
+        run = run.model_copy(update={"commit": commit})
+    return run, shlex.join(["provectl", *sys.argv[1:]])

@@ -74,9 +74,12 @@ def board() -> Board:
                     ),
                     graph(
                         "Age of the oldest",
-                        "The dashed line is the freshness objective.",
+                        "By status. The dashed line is the freshness objective.",
                         "s",
-                        Query("max(prove_orders_unfinished_oldest_seconds)", "oldest"),
+                        Query(
+                            "max by (prove_status) (prove_orders_unfinished_oldest_seconds)",
+                            "{{prove_status}}",
+                        ),
                         limit=FRESH_S,
                     ),
                 ),

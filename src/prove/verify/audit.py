@@ -28,7 +28,10 @@ _UNSETTLED = frozenset({"pending", "cancelling", "refund_pending"})
 
 
 class Kind(StrEnum):
-    """What can be wrong, the gravest first; those of the clients' history are the checker's."""
+    """What can be wrong, the gravest first.
+
+    Those of the clients' history are the checker's; those of the run as a whole are the conduct's.
+    """
 
     LOST_ORDER = "lost-order"
     DOUBLE_CHARGE = "double-charge"
@@ -50,6 +53,7 @@ class Kind(StrEnum):
     UNCOMMITTED_STOCK = "uncommitted-stock"
     STOCK_HELD = "stock-held"
     ANSWERS_DIFFER = "answers-differ"
+    WRONG_REFUSAL = "wrong-refusal"
     DUPLICATE_ID = "duplicate-id"
     STUCK_ORDER = "stuck-order"
     STUCK_PAYMENT = "stuck-payment"
@@ -58,6 +62,12 @@ class Kind(StrEnum):
     UNKNOWN_RESERVATION = "unknown-reservation"
     PAYMENT_DIFFERS = "payment-differs"
     IMPOSSIBLE_HISTORY = "impossible-history"
+    UNANSWERED = "unanswered"
+    TOO_FEW_KILLS = "too-few-kills"
+
+
+OF_THE_RUN = frozenset({Kind.UNANSWERED, Kind.TOO_FEW_KILLS})
+"""These say that a run proves less than it should, not that a promise was broken."""
 
 
 @dataclass(frozen=True, slots=True)

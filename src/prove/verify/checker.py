@@ -121,11 +121,8 @@ class _Checker:
     def _purchase(self, purchase: _Purchase) -> Iterator[Violation]:
         for order in purchase.orders.values():
             yield from self._as_asked(purchase, order)
-        # An order that ended in 503 gave its key back: the next attempt makes another one.
         kept = sorted(
-            order.id
-            for order in purchase.orders.values()
-            if order.key is not None or order.status != "rejected"
+            order.id for order in purchase.orders.values() if not _gave_its_key_back(order)
         )
         if len(kept) > 1:
             yield self._violation(
@@ -135,6 +132,9 @@ class _Checker:
                 f"one order of {purchase.customer} under key {purchase.key}",
                 f"{len(kept)} orders: {audit.listed(kept)}",
             )
+        else:
+            yield from self._one_order(purchase)
+        yield from self._named(purchase)
         yield from self._answers(purchase)
         for ok in purchase.answers("order", "ok"):
             yield from self._ok(purchase, ok)
@@ -202,18 +202,49 @@ class _Checker:
                     other,
                 )
 
+    def _one_order(self, purchase: _Purchase) -> Iterator[Violation]:
+        """An order that an answer left open is the one of the final answer.
+
+        Unless it gave the key back: a state whose recording failed was recorded after all, say.
+        """
+        final = next((end for end in purchase.answers("order", "ok", "fail") if end.order_id), None)
+        for left_open in purchase.answers("order", "info"):
+            order = purchase.orders.get(left_open.order_id)
+            if final is None or order is None or order.id == final.order_id:
+                continue
+            if not _gave_its_key_back(order):
+                yield self._violation(
+                    Kind.ANSWERS_DIFFER,
+                    purchase,
+                    final.order_id,
+                    f"a final answer about order {order.id}, which was answered {left_open.status}",
+                    _answer(final),
+                    final,
+                )
+                return
+
+    def _named(self, purchase: _Purchase) -> Iterator[Violation]:
+        """Whatever an answer named is in the books, however it ended."""
+        first = {
+            end.order_id: end
+            for end in reversed(purchase.answers("order", "ok", "fail", "info"))
+            if end.order_id or end.type == "ok"
+        }
+        for end in first.values():
+            if end.order_id not in purchase.orders:
+                yield self._violation(
+                    Kind.LOST_ORDER,
+                    purchase,
+                    end.order_id,
+                    f"order {end.order_id or 'without an id'}, which was answered {end.status}",
+                    "no such order in the books",
+                    end,
+                )
+
     def _ok(self, purchase: _Purchase, ok: Event) -> Iterator[Violation]:
         order = purchase.orders.get(ok.order_id)
         if order is None:
-            yield self._violation(
-                Kind.LOST_ORDER,
-                purchase,
-                ok.order_id,
-                f"order {ok.order_id or 'without an id'}, which was answered {ok.status}",
-                "no such order in the books",
-                ok,
-            )
-            return
+            return  # told as lost
         if order.status not in ("confirmed", "cancelled"):
             why = f" ({order.failure})" if order.failure else ""
             yield self._violation(
@@ -257,8 +288,8 @@ class _Checker:
                 )
 
     def _unasked(self, order: Order) -> Iterator[Violation]:
-        if order.key is None and order.status == "rejected" and order.customer in self.customers:
-            return  # it ended in 503, whether or not the client saw that
+        if _gave_its_key_back(order) and order.customer in self.customers:
+            return  # whether or not the client saw its 503
         yield Violation(
             kind=Kind.UNKNOWN_ORDER,
             op=None,
@@ -373,6 +404,11 @@ def _assign(purchases: dict[int, _Purchase], books: Books) -> dict[str, int]:
             purchase.orders[order.id] = order
             ops[order.id] = purchase.op
     return ops
+
+
+def _gave_its_key_back(order: Order) -> bool:
+    """Whether it ended in 503: the next attempt makes another order."""
+    return order.key is None and order.status == "rejected"
 
 
 def _answer(end: Event) -> str:

@@ -20,7 +20,7 @@ import psycopg
 from pydantic import BaseModel, ValidationError
 
 from prove.errors import UserError
-from prove.verify import books, checker, figures, history, nemesis, shop
+from prove.verify import audit, books, checker, conduct, figures, history, nemesis, shop
 from prove.verify.books import Books, Sources
 from prove.verify.checker import Violation
 from prove.verify.clients import Clients
@@ -59,23 +59,35 @@ class Silent:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found. `story` is of the first violation, '' when there is none."""
+    """What a run of `commit` found. `story` is of the first violation, '' when there is none.
+
+    `recovery_limit_s`: what the 99th percentile of the recovery is held to; None: to nothing.
+    """
 
     plan: Plan
     figures: Figures
     violations: list[Violation]
     story: str
+    commit: str = ""
+    recovery_limit_s: float | None = None
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the recovery was as fast as it has to be."""
+        limit_s = self.recovery_limit_s
+        return limit_s is None or self.figures.recovery.p99_s <= limit_s
 
     @property
     def holds(self) -> bool:
-        """Whether every promise was kept."""
-        return not self.violations
+        """Whether every promise was kept, in time."""
+        return not self.violations and self.recovered
 
 
 class _Done(BaseModel):
     """What a home was begun with, and how many of its rounds are finished."""
 
     fingerprint: str
+    commit: str
     rounds: int = 0
     late: int = 0
     violated: bool = False
@@ -85,7 +97,8 @@ class _Done(BaseModel):
 class Experiment:
     """A plan and the shop it is carried out upon.
 
-    `round_orders`: purchases in a round; None: all in one, and nothing to resume.
+    `round_orders`: purchases in a round; None: all in one, and nothing to resume. `commit`: of what
+    the run is; all rounds are of the same.
     """
 
     plan: Plan
@@ -93,12 +106,13 @@ class Experiment:
     watch: Watch
     round_orders: int | None = None
     drain_s: float = DRAIN_S
+    commit: str = ""
 
     def run(self) -> Result:
         """All rounds that aren't done yet, until one finds a violation.
 
         Raises UserError when the shop does not start or does not get ready again, or the home was
-        begun with another plan.
+        begun with another plan or of another commit.
         """
         self.setup.home.mkdir(parents=True, exist_ok=True)
         done = self._resumed()
@@ -212,18 +226,26 @@ class Experiment:
             act for number in range(1, rounds + 1) for act in nemesis.read(_journal(home, number))
         ]
         events: list[Event] = [event for part in parts for event in part]
-        violations = checker.check(found, self.plan.products, events)
+        due = list(self._rounds())[:rounds]
+        purchases = [purchase for part, _ in due for purchase in part]
+        faults = [fault for _, part in due for fault in part]
+        violations = sorted(
+            checker.check(found, self.plan.products, events)
+            + conduct.check(self.plan, purchases, faults, events, acts),
+            key=lambda violation: audit.gravity(violation.kind),
+        )
         return Result(
             plan=self.plan,
             figures=figures.measure(found, parts, acts, late),
             violations=violations,
             story=checker.story(violations[0], found, events) if violations else "",
+            commit=self.commit,
         )
 
     def _resumed(self) -> _Done:
         """What was done in this home before; what an interrupted round left of itself is undone."""
         mark = self.setup.home / PROGRESS
-        done = _Done(fingerprint=self._fingerprint())
+        done = _Done(fingerprint=self._fingerprint(), commit=self.commit)
         try:
             done = _Done.model_validate_json(mark.read_bytes())
         except FileNotFoundError:
@@ -237,6 +259,11 @@ class Experiment:
             raise UserError(
                 f"{mark.parent} holds a run with other options; resume it with the same ones, or "
                 "name another directory"
+            )
+        if done.commit != self.commit:
+            raise UserError(
+                f"{mark.parent} holds a run of commit {done.commit}, and this is {self.commit}: a "
+                "proof is of one commit; check that one out, or name another directory"
             )
         if done.violated:
             raise UserError(

@@ -86,10 +86,11 @@ def show_rows(of: Iterable[tuple[str, str]], console: Console) -> None:
 
 def show(result: Result, console: Console) -> None:
     """The figures, the verdict, the first violations and the story of the very first."""
-    show_rows(rows(result.figures), console)
+    show_rows([*rows(result.figures), *_limits(result)], console)
     count = len(result.violations)
-    show_verdict(result.holds, CLAIM if result.holds else f"violations: {count:,}", console)
-    if result.holds:
+    text = f"violations: {count:,}" if count else "recovery takes too long"
+    show_verdict(result.holds, CLAIM if result.holds else text, console)
+    if not count:
         return
     for violation in result.violations[:SHOWN_VIOLATIONS]:
         console.print(f"  {_line(violation)}", highlight=False, markup=False)
@@ -103,7 +104,7 @@ def document(result: Result, report: Path | None) -> dict[str, Any]:
     return {
         "claim": CLAIM,
         "verdict": verdict(result.holds),
-        "figures": result.figures.model_dump() | _plan(result),
+        "figures": result.figures.model_dump() | _plan(result) | _limit_figures(result),
         "violations": [asdict(violation) for violation in result.violations],
         "report": str(report) if report else None,
     }
@@ -123,7 +124,7 @@ def show_mutants(caught: Mapping[str, Sequence[str]], console: Console) -> None:
     show_verdict(not survived, MUTANTS_CLAIM, console)
 
 
-def mutants_document(caught: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def mutants_document(caught: Mapping[str, Sequence[str]], report: Path | None) -> dict[str, Any]:
     """For `--json`; a violation is a bug that was not caught."""
     survived = [name for name, kinds in caught.items() if not kinds]
     return {
@@ -131,8 +132,29 @@ def mutants_document(caught: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         "verdict": verdict(not survived),
         "figures": {"mutants": len(caught), "caught_by": caught},
         "violations": survived,
-        "report": None,
+        "report": str(report) if report else None,
     }
+
+
+def write_mutants(
+    directory: Path, name: str, caught: Mapping[str, Sequence[str]], run: Run, command: str
+) -> Path:
+    """As `write`, of mutants."""
+    page = directory / f"{name}.md"
+    document = mutants_document(caught, page)
+    body = [
+        (name, MUTANTS[name].service, MUTANTS[name].bug, ", ".join(kinds) or "**not caught**")
+        for name, kinds in caught.items()
+    ]
+    parts = [
+        f"# {MUTANTS_CLAIM}",
+        f"**Verdict: {document['verdict']}**, caught: {sum(map(bool, caught.values()))} of "
+        f"{len(caught)}.",
+        table(("run", ""), stamp(run, command)),
+        table(("mutant", "service", "what it does", "caught by"), body),
+    ]
+    save(page, "\n\n".join(parts) + "\n", document, run, command)
+    return page
 
 
 def write(directory: Path, name: str, result: Result, run: Run, command: str) -> Path:
@@ -160,7 +182,7 @@ def markdown(result: Result, run: Run, command: str) -> str:
         f"# {CLAIM}",
         f"**Verdict: {verdict(result.holds)}**, violations: {len(result.violations)}.",
         table(("run", ""), [*stamp(run, command), *of_plan]),
-        table(("figure", ""), rows(result.figures)),
+        table(("figure", ""), [*rows(result.figures), *_limits(result)]),
     ]
     if result.violations:
         listed = "\n".join(f"- {_line(each)}" for each in result.violations[:SHOWN_VIOLATIONS])
@@ -191,11 +213,28 @@ def verdict(holds: bool) -> str:
     return "holds" if holds else "does not hold"
 
 
+def _limits(result: Result) -> list[tuple[str, str]]:
+    limit_s = result.recovery_limit_s
+    if limit_s is None:
+        return []
+    told = "reached" if result.recovered else "missed"
+    return [("P99 of the recovery", f"{limit_s:g} s: {told}")]
+
+
+def _limit_figures(result: Result) -> dict[str, Any]:
+    if result.recovery_limit_s is None:
+        return {}
+    return {
+        "recovery_p99_limit_s": result.recovery_limit_s,
+        "recovery_p99_reached": result.recovered,
+    }
+
+
 def _plan(result: Result) -> dict[str, Any]:
     plan = result.plan
     kills = sum(fault.kind != "cut" for fault in plan.faults)
     return {
-        "orders": len(plan.purchases),
+        "purchases planned": len(plan.purchases),
         "kills planned": kills,
         "cuts planned": len(plan.faults) - kills,
         "seed": plan.seed,

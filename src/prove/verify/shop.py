@@ -7,6 +7,7 @@ its restarts is proven of `provectl up` too. Telemetry is off.
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,7 +175,9 @@ def running(setup: Setup) -> Iterator[Shop]:
         restart_delay_min_s=RESTART_DELAY_S,
         restart_delay_max_s=RESTART_DELAY_MAX_S,
     )
-    setup.crash_dir.mkdir(parents=True, exist_ok=True)
+    # What an interrupted round left armed would kill the processes of this one.
+    shutil.rmtree(setup.crash_dir, ignore_errors=True)
+    setup.crash_dir.mkdir(parents=True)
     setup.data_dir.mkdir(exist_ok=True)
     with _databases(setup, ports["database"]) as databases, lifecycle.lock(settings) as held:
         processes.ensure_admin_token(settings)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,98 @@ func TestAnUnknownPaymentIsGivenUp(t *testing.T) {
 	s.eventually("the money is back", func() bool { return s.peers.Payments("refunded") == 1 && !s.unfinished() })
 	if s.peers.Stock("A") != 100 {
 		t.Errorf("%d left in stock", s.peers.Stock("A"))
+	}
+}
+
+// The reservation that was asked for first arrives when its customer has long been refused.
+func TestARefusalAfterAnAttemptWithoutAnswerHoldsNothing(t *testing.T) {
+	s := newShop(t)
+	var mu sync.Mutex
+	var late []byte
+	s.peers.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case !strings.HasSuffix(r.URL.Path, "/reservations"):
+			return false
+		case late == nil:
+			late, _ = io.ReadAll(r.Body)
+			w.WriteHeader(http.StatusBadGateway)
+		default:
+			w.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(w, `{"type":"/problems/stock-short","sku":"A","available":0}`)
+		}
+		return true
+	})
+	refused := s.checkout("k", "tok_approve")
+	s.want(refused, 409, "stock-short")
+	s.eventually("nothing is left to do", func() bool { return !s.unfinished() })
+	s.peers.Intercept(nil)
+	resp, err := http.Post(s.peers.URL.String()+"/api/v1/reservations", "application/json", bytes.NewReader(late))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusConflict || s.peers.Stock("A") != 100 {
+		t.Errorf("the late attempt got %d and left %d in stock", resp.StatusCode, s.peers.Stock("A"))
+	}
+	if h := s.send("GET", orders+"/"+refused.body.OrderID, "").history(); h != "pending/reserve rejected/release rejected/" {
+		t.Errorf("history is %s", h)
+	}
+	if again := s.checkout("k", "tok_approve"); again.raw != refused.raw {
+		t.Errorf("repeated: %s\nfirst: %s", again.raw, refused.raw)
+	}
+}
+
+// broken panics the first time that it is asked for something.
+type broken struct {
+	order.Stock
+	order.Payments
+	once sync.Once
+	what string
+}
+
+func (b *broken) maybe(what string) {
+	if b.what == what {
+		b.once.Do(func() { panic("a bug in " + what) })
+	}
+}
+
+func (b *broken) Reserve(ctx context.Context, id string, lines []order.Line) (order.Reservation, error) {
+	b.maybe("reserve")
+	return b.Stock.Reserve(ctx, id, lines)
+}
+
+func (b *broken) Commit(ctx context.Context, id string) error {
+	b.maybe("commit")
+	return b.Stock.Commit(ctx, id)
+}
+
+func (b *broken) Cancel(ctx context.Context, c order.Charge, wait time.Duration) (bool, error) {
+	b.maybe("cancel")
+	return b.Payments.Cancel(ctx, c, wait)
+}
+
+// The process lives on after a panic in a request, and nobody else would take up what it owns.
+func TestAPanicLosesNothing(t *testing.T) {
+	for _, what := range []string{"reserve", "commit", "cancel"} {
+		t.Run(what, func(t *testing.T) {
+			s := newShopWith(t, func(o *order.Service) {
+				b := &broken{Stock: o.Stock, Payments: o.Payments, what: what}
+				o.Stock, o.Payments = b, b
+			})
+			a := s.checkout("k", "tok_approve")
+			if what != "cancel" {
+				s.want(a, 500, "internal")
+				s.until(s.only(), "confirmed")
+				s.eventually("the key has its answer", func() bool { return s.checkout("k", "tok_approve").status == 201 })
+				return
+			}
+			s.want(a, 201, "")
+			s.want(s.send("POST", orders+"/"+a.body.ID+"/cancel", ""), 500, "internal")
+			s.until(a.body.ID, "cancelled")
+			s.eventually("the money is back", func() bool { return s.peers.Payments("refunded") == 1 && !s.unfinished() })
+		})
 	}
 }
 

@@ -37,12 +37,14 @@ var (
 	ErrGone = errors.New("the reserved stock is gone")
 	// ErrRefused: the peer understood the request and will never accept one like it.
 	ErrRefused = errors.New("the request was refused")
+	// ErrRepeated comes with a refusal: an earlier attempt may be under way, and end otherwise.
+	ErrRepeated = errors.New("an earlier attempt may be under way")
 )
 
 // Stock is the Product Service. Every call may be repeated safely.
 type Stock interface {
 	// Reserve may return *ShortError, *UnknownSKUError, ErrRefused or ErrGone (released before):
-	// nothing is held then.
+	// nothing is held then, unless it is ErrRepeated, too.
 	Reserve(ctx context.Context, orderID string, lines []Line) (Reservation, error)
 	// Extend keeps a reservation from lapsing; ErrGone when its stock is taken.
 	Extend(ctx context.Context, orderID string) error

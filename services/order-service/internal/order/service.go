@@ -74,6 +74,7 @@ func (s *Service) Checkout(ctx context.Context, req Request) (Result, error) {
 		return Result{}, s.failed(span, err)
 	}
 	o.TraceParent, o.Owner = traceParent(ctx), s.Worker
+	defer s.ifPanicking(o.ID)
 	span.SetAttributes(attribute.String("prove.order.id", o.ID))
 	var prior *Prior
 	// An order that cannot go on is not begun: during an outage each would be one to compensate.
@@ -191,6 +192,7 @@ func (s *Service) Cancel(ctx context.Context, id string) (*Order, error) {
 // that is kept for the customer, if any. Whoever loses the order to somebody else on the way gets it
 // as that one recorded it; an error means that this could not be read.
 func (s *Service) run(ctx context.Context, o *Order) (answer *Answer, err error) {
+	defer s.ifPanicking(o.ID)
 	for o.Step != StepNone {
 		before := *o
 		stop := s.take(ctx, o)
@@ -241,6 +243,15 @@ func (s *Service) run(ctx context.Context, o *Order) (answer *Answer, err error)
 	return answer, nil
 }
 
+// ifPanicking leaves an order to the workers. The process lives on, so nobody else would take up what
+// it owns.
+func (s *Service) ifPanicking(id string) {
+	if cause := recover(); cause != nil {
+		s.stranded.add(id, goOn)
+		panic(cause)
+	}
+}
+
 // take does the order's next step and moves the order on. An error leaves the order as it was.
 func (s *Service) take(ctx context.Context, o *Order) (err error) {
 	name := spanNames[o.Step]
@@ -281,13 +292,17 @@ func (s *Service) reserve(ctx context.Context, o *Order) error {
 	now := utcNow()
 	var short *ShortError
 	var unknown *UnknownSKUError
+	undo := StepNone
+	if o.Attempts > 0 || errors.Is(err, ErrRepeated) {
+		undo = o.undo() // a refusal does not keep an earlier attempt from taking the goods later
+	}
 	switch {
 	case errors.As(err, &short):
-		return o.reject(Failure{Code: StockShort, SKU: short.SKU, Available: &short.Available}, StepNone, now)
+		return o.reject(Failure{Code: StockShort, SKU: short.SKU, Available: &short.Available}, undo, now)
 	case errors.As(err, &unknown):
-		return o.reject(Failure{Code: UnknownSKU, SKU: unknown.SKU}, StepNone, now)
+		return o.reject(Failure{Code: UnknownSKU, SKU: unknown.SKU}, undo, now)
 	case errors.Is(err, ErrRefused):
-		return o.reject(Failure{Code: Invalid, Reason: err.Error()}, StepNone, now)
+		return o.reject(Failure{Code: Invalid, Reason: err.Error()}, undo, now)
 	case errors.Is(err, ErrGone):
 		return o.reject(Failure{Code: ReservationGone, Reason: "nothing is charged"}, StepNone, now)
 	case err != nil && !o.PutOffAt.IsZero():

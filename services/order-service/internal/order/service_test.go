@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -69,8 +70,12 @@ func TestSteps(t *testing.T) {
 		"reserved":                {Pending, StepReserve, nil, peers{reserve: gbp}, Reserved, StepCharge, "", false},
 		"reserved late":           {Pending, StepReserve, putOff, peers{reserve: gbp}, Reserved, StepCharge, "", false},
 		"short":                   {Pending, StepReserve, nil, peers{err: &ShortError{SKU: "A"}}, Rejected, StepNone, StockShort, false},
+		"short, asked twice":      {Pending, StepReserve, nil, peers{err: fmt.Errorf("%w %w", &ShortError{SKU: "A"}, ErrRepeated)}, Rejected, StepRelease, StockShort, false},
+		"short, later":            {Pending, StepReserve, putOff, peers{err: &ShortError{SKU: "A"}}, Rejected, StepRelease, StockShort, false},
 		"unknown sku":             {Pending, StepReserve, nil, peers{err: &UnknownSKUError{"A"}}, Rejected, StepNone, UnknownSKU, false},
+		"unknown sku, later":      {Pending, StepReserve, putOff, peers{err: &UnknownSKUError{"A"}}, Rejected, StepRelease, UnknownSKU, false},
 		"refused":                 {Pending, StepReserve, nil, peers{err: ErrRefused}, Rejected, StepNone, Invalid, false},
+		"refused, later":          {Pending, StepReserve, putOff, peers{err: ErrRefused}, Rejected, StepRelease, Invalid, false},
 		"released before":         {Pending, StepReserve, nil, peers{err: ErrGone}, Rejected, StepNone, ReservationGone, false},
 		"no reservation":          {Pending, StepReserve, nil, peers{err: broken}, Rejected, StepRelease, Unavailable, false},
 		"reserve not sent":        {Pending, StepReserve, nil, peers{err: ErrNotSent}, Rejected, StepNone, Unavailable, false},

@@ -154,10 +154,12 @@ type Request struct {
 	Header  map[string]string
 }
 
-// Response whose status is below 500.
+// Response whose status is below 500. Repeated: an earlier attempt may have been sent, and be
+// carried out later than this one.
 type Response struct {
-	Status int
-	Body   []byte
+	Status   int
+	Body     []byte
+	Repeated bool
 }
 
 // Problem is what the domain wants to know of an application/problem+json answer.
@@ -211,6 +213,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 	resp, err := c.exec.WithContext(ctx).Get(func() (*Response, error) {
 		resp, err := c.attempt(ctx, r, body)
 		if err == nil {
+			resp.Repeated = resp.Repeated || sent
 			return resp, nil
 		}
 		last, sent = err, sent || err.sent
@@ -256,16 +259,16 @@ func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response
 	}
 	// With a connection in hand the request may have been sent, whatever the error: net/http replays
 	// one that a kept connection has swallowed, and may fail to connect for that.
-	var connected atomic.Bool
+	var connected atomic.Int32
 	resp, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(attempt, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Add(1) },
 	})))
 	if err != nil {
 		if attempt.Err() != nil {
 			// The kept connections may lead nowhere, too: each would cost an attempt to find out.
 			c.http.CloseIdleConnections()
 		}
-		return nil, &failure{err: err, sent: connected.Load(), caller: ctx.Err() != nil}
+		return nil, &failure{err: err, sent: connected.Load() > 0, caller: ctx.Err() != nil}
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes))
@@ -275,5 +278,5 @@ func (c *Client) attempt(ctx context.Context, r Request, body []byte) (*Response
 	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
 		return nil, &failure{err: fmt.Errorf("%s %s answered %d", r.Method, "/"+r.Route, resp.StatusCode), sent: true}
 	}
-	return &Response{Status: resp.StatusCode, Body: answer}, nil
+	return &Response{Status: resp.StatusCode, Body: answer, Repeated: connected.Load() > 1}, nil
 }

@@ -105,8 +105,11 @@ func TestAHangingAttemptIsGivenUpAndRepeated(t *testing.T) {
 		w.WriteHeader(200)
 	})
 	resp, err := f.Do(t.Context(), call)
-	if err != nil || resp.Status != 200 || f.calls.Load() != 2 {
+	if err != nil || resp.Status != 200 || !resp.Repeated || f.calls.Load() != 2 {
 		t.Errorf("got %+v, %v after %d calls", resp, err, f.calls.Load())
+	}
+	if resp, err := f.Do(t.Context(), call); err != nil || resp.Repeated {
+		t.Errorf("asked once: got %+v, %v", resp, err)
 	}
 }
 

@@ -64,15 +64,22 @@ func (c Client) Reserve(ctx context.Context, orderID string, lines []order.Line)
 	p := resp.Problem()
 	switch {
 	case is(p, "stock-short"):
-		return order.Reservation{}, &order.ShortError{SKU: p.SKU, Available: p.Available}
+		return order.Reservation{}, refusal(resp, &order.ShortError{SKU: p.SKU, Available: p.Available})
 	case is(p, "reservation-gone"):
 		return order.Reservation{}, fmt.Errorf("%w: %s", order.ErrGone, p.Detail)
 	case is(p, "unknown-sku"):
-		return order.Reservation{}, &order.UnknownSKUError{SKU: p.SKU}
+		return order.Reservation{}, refusal(resp, &order.UnknownSKUError{SKU: p.SKU})
 	case resp.Status == http.StatusUnprocessableEntity:
-		return order.Reservation{}, fmt.Errorf("%w: %s", order.ErrRefused, p.Detail)
+		return order.Reservation{}, refusal(resp, fmt.Errorf("%w: %s", order.ErrRefused, p.Detail))
 	}
 	return order.Reservation{}, unexpected(resp)
+}
+
+func refusal(resp *peer.Response, err error) error {
+	if resp.Repeated {
+		return fmt.Errorf("%w (%w)", err, order.ErrRepeated)
+	}
+	return err
 }
 
 // Extend implements order.Stock.

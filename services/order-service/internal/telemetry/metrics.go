@@ -131,8 +131,8 @@ func (m *Metrics) ObserveBreaker(peer string, breaker func() int64) error {
 	return err
 }
 
-// ObserveBacklog reports the orders with work left by status, and the age of the oldest of all, 0
-// when there is none: one query for each collection.
+// ObserveBacklog reports the orders with work left and the age of the oldest, 0 when there is none,
+// by status: one query for each collection.
 func (m *Metrics) ObserveBacklog(backlog func(context.Context) (map[order.Status]order.Backlog, error)) error {
 	count, err := m.meter.Int64ObservableGauge(unfinished, metric.WithUnit("{order}"),
 		metric.WithDescription("Orders that have a step left to take."))
@@ -149,15 +149,15 @@ func (m *Metrics) ObserveBacklog(backlog func(context.Context) (map[order.Status
 		if err != nil {
 			return err
 		}
-		age := 0.0
 		for _, status := range []order.Status{order.Pending, order.Reserved, order.Paid, order.Rejected, order.Cancelled} {
+			attrs, age := metric.WithAttributes(attribute.String("prove.status", string(status))), 0.0
 			b, some := all[status]
 			if some {
-				age = max(age, time.Since(b.Oldest).Seconds())
+				age = time.Since(b.Oldest).Seconds()
 			}
-			o.ObserveInt64(count, b.Orders, metric.WithAttributes(attribute.String("prove.status", string(status))))
+			o.ObserveInt64(count, b.Orders, attrs)
+			o.ObserveFloat64(oldest, age, attrs)
 		}
-		o.ObserveFloat64(oldest, age)
 		return nil
 	}, count, oldest)
 	return err
