@@ -313,6 +313,34 @@ def test_the_stack_tells_of_its_alerting(stack: Stack) -> None:
     assert stack.run("alerts").returncode == 0
 
 
+def test_a_slow_checkout_is_shown_below_the_alert_of_its_slo(stack: Stack) -> None:
+    stack.run("data", "import")
+    slow = json.loads(stack.run("buy", "--method", "tok_slow", "--json").stdout)
+    trace = slow["trace_id"]
+    now = datetime.now(UTC)
+    alert = {"labels": {"alertname": "CheckoutSlow", **LATENCY, **PAGE}, "annotations": {}}
+
+    def until(end: datetime) -> None:
+        answer = httpx.post(
+            f"{stack.url('alertmanager')}/api/v2/alerts",
+            json=[{**alert, "startsAt": now.isoformat(), "endsAt": end.isoformat()}],
+        )
+        assert answer.status_code == 200, answer.text
+
+    def shown() -> bool:
+        found = json.loads(stack.run("alerts", "CheckoutSlow", "--json").stdout)["alerts"]
+        return any(trace in each["traces"] for each in found)
+
+    until(now + timedelta(minutes=5))
+    try:
+        wait_until(shown, what="the trace of the slow checkout below its alert", timeout_s=60)
+        command = stack.run("alerts", "CheckoutSlow").stdout.splitlines()[-1].split("`")[1]
+        assert command.startswith("provectl trace ") or "/provectl trace " in command
+        assert stack.run("trace", trace).returncode == 0
+    finally:
+        until(datetime.now(UTC))
+
+
 def test_a_stack_of_another_profile_is_not_taken_for_the_drill(stack: Stack) -> None:
     answer = stack.run("up", "--drill", "--detach")
 

@@ -85,15 +85,18 @@ def test_every_alert_has_a_receiver_by_its_labels(tmp_path: Path) -> None:
                     assert rule["labels"]["team"] in known
 
 
-def test_addresses_are_those_of_the_stack(tmp_path: Path) -> None:
-    config = written(tmp_path, port_offset=1000)
+@pytest.mark.parametrize("profile", ["standard", "drill"])
+def test_addresses_are_those_of_the_stack(profile: str, tmp_path: Path) -> None:
+    config = written(tmp_path, port_offset=1000, profile=profile)
     texts = {file: file.read_text() for file in config.rglob("*") if file.is_file()}
 
     prometheus = texts[config / configs.PROMETHEUS]
     assert "http://127.0.0.1:9001/api/v1/products?limit=1" in prometheus
     assert "127.0.0.1:10093" in prometheus
     assert "http://127.0.0.1:17686/" in texts[config / "alerts" / "checkout.rules.yaml"]
-    for default in (8001, 8003, 9090, 9093, 9115, 9116, 16686):
+    for file in ("checkout.rules.yaml", configs.CAUSES):  # as `provectl grafana` listens
+        assert "dashboard_url: http://127.0.0.1:4000/d/" in texts[config / "alerts" / file]
+    for default in (3000, 8001, 8003, 9090, 9093, 9115, 9116, 16686):
         assert not [file for file, text in texts.items() if f"127.0.0.1:{default}" in text]
 
 
@@ -110,6 +113,17 @@ def test_the_drill_has_the_windows_of_the_drill(tmp_path: Path) -> None:
     assert "[5m]" not in drill["alerts/checkout.rules.yaml"]
     assert set(standard) == set(drill)
     assert yaml.safe_load(drill[configs.PROMETHEUS])["global"]["evaluation_interval"] == "1s"
+
+
+def test_alerts_of_the_drill_lead_where_the_operator_says(tmp_path: Path) -> None:
+    links = {"runbooks_url": "https://r/{alert}", "dashboard_url": "http://127.0.0.1:3000/{id}"}
+    config = written(tmp_path, profile="drill", port_offset=1000, **links)
+    text = (config / "alerts" / "checkout.rules.yaml").read_text()
+
+    assert "runbook_url: https://r/CheckoutErrorsNoData\n" in text
+    assert "dashboard_url: http://127.0.0.1:3000/checkout-errors\n" in text
+    with pytest.raises(UserError, match="a link may use"):
+        written(tmp_path, profile="drill", runbooks_url="{x}")
 
 
 def test_what_is_of_no_use_any_more_is_not_left_behind(tmp_path: Path) -> None:

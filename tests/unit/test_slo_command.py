@@ -41,7 +41,9 @@ def test_build_says_what_it_wrote_and_check_compares_it(tmp_path: Path) -> None:
     assert f"{rules} is missing" in slo("build", SPEC, "-o", rules.parent, "--check").stderr
 
 
-def test_links_lead_where_the_options_say(tmp_path: Path) -> None:
+def test_links_lead_where_the_options_and_else_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     where = ("--runbooks", "https://r/{alert}", "--dashboard", "https://d/{id}")
     slo("build", SPEC, "-o", tmp_path, *where)
     text = (tmp_path / "checkout.rules.yaml").read_text()
@@ -49,6 +51,12 @@ def test_links_lead_where_the_options_say(tmp_path: Path) -> None:
     assert "runbook_url: https://r/CheckoutErrorsNoData\n" in text
     assert "dashboard_url: https://d/checkout-errors\n" in text
     assert isinstance(slo("build", SPEC, "-o", tmp_path, "--runbooks", "{x}").exception, UserError)
+
+    monkeypatch.setenv("PROVE_RUNBOOKS_URL", "https://e/{alert}")
+    slo("build", SPEC, "-o", tmp_path, *where[2:])
+    text = (tmp_path / "checkout.rules.yaml").read_text()
+    assert "runbook_url: https://e/CheckoutErrorsNoData\n" in text
+    assert "dashboard_url: https://d/checkout-errors\n" in text
 
 
 @pytest.mark.parametrize(

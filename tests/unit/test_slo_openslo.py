@@ -85,6 +85,55 @@ spec:
     assert loose.sli == Raw(error_ratio_query="1 - (good_ratio[{{.window}}])")
 
 
+def test_labels_are_taken_over_and_what_is_not_is_noted() -> None:
+    metadata = """\
+metadata:
+  name: web-availability
+  labels: {team: identity, tier: 1, user_facing: true, cost-centre: a, tags: [b, c]}
+  annotations: {openslo.com/k: v}
+"""
+    text = RATIO.replace("metadata: {name: web-availability}\n", metadata, 1)
+    text += "  alertPolicies: [{alertPolicyRef: fast}]\n---\n"
+    text += "{apiVersion: openslo/v1, kind: AlertPolicy, metadata: {name: fast}, spec: {}}\n"
+    converted, notes = openslo.convert(text, "o")
+    (slo,) = spec.parse(converted, "converted")
+
+    assert slo.labels == {"team": "identity", "tier": "1", "user_facing": "true"}
+    assert [note for note in notes if "left out" in note] == [
+        "AlertPolicy fast: left out; only SLO and SLI have a counterpart",
+        "web-availability: its metadata.annotations are left out",
+        "web-availability: its label cost-centre is left out; Prometheus has no such names",
+        "web-availability: its label tags is left out; Prometheus has one text for each",
+        "web-availability: its alertPolicies are left out; a page and a ticket are made for it",
+    ]
+
+
+def test_brackets_in_texts_are_no_ranges() -> None:
+    query = 'sum(rate(all_total{a=~"[45]..\\"[5m]",b=~`[5m]`}[5m]))'
+    text = RATIO.replace("sum(rate(all_total[5m]))", f"'{query}'")
+    (slo,) = spec.parse(openslo.convert(text, "o")[0], "converted")
+
+    assert isinstance(slo.sli, Events)
+    assert slo.sli.total_query == query.replace("}[5m]", "}[{{.window}}]")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "rate(a[5m]) - max_over_time(b[5m:1m])",
+        "rate(a[{{.window}}]) - max_over_time(b[5m:1m])",
+        "avg_over_time(rate(a[5m])[{{.window}}:])",
+    ],
+)
+def test_a_range_that_would_stay_fixed_is_refused(query: str) -> None:
+    fixed = "[5m:1m]" if ":1m]" in query else "[5m]"
+    with pytest.raises(UserError) as caught:
+        openslo.convert(RATIO.replace("sum(rate(all_total[5m]))", query), "o")
+
+    where = "spec.indicator.spec.ratioMetric.total.metricSource.spec.query"
+    assert str(caught.value).startswith(f"o:21: {where}: the range {fixed} would be the same")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -136,9 +136,21 @@ def test_other_yaml_and_what_is_none_is_told(text: str) -> None:
         spec.parse(text, "f")
 
 
-def test_openslo_is_pointed_to_its_import() -> None:
-    with pytest.raises(UserError, match=r"f:1: apiVersion: SLO of openslo/v1 .* `provectl slo imp"):
-        spec.parse("apiVersion: openslo/v1\nkind: SLO\n", "f")
+@pytest.mark.parametrize(
+    ("version", "kind", "told"),
+    [
+        ("openslo/v1", "SLO", "is OpenSLO's form; `provectl slo import` makes it prometheus/v1"),
+        ("openslo/v1alpha", "SLO", "is an older form of OpenSLO's; write it as openslo/v1, with"),
+        ("sloth.slok.dev/v1", "PrometheusServiceLevel", "is Sloth's form for Kubernetes; make a"),
+        ("sloth.slok.dev/v1", "AlertWindows", "holds no SLO but windows; give it with --windows"),
+        ("pyrra.dev/v1alpha1", "ServiceLevelObjective", "is no form of SLOs that prove knows"),
+    ],
+)
+def test_each_other_form_is_told_what_to_do_with_it(version: str, kind: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        spec.parse(f"apiVersion: {version}\nkind: {kind}\n", "f")
+
+    assert str(caught.value).startswith(f"f:1: apiVersion: {kind} of {version} {told}")
 
 
 def test_two_slos_of_one_identity_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Prometheus over HTTP: queries of a moment, of a range, and exemplars."""
+"""Prometheus over HTTP: queries of a moment, of a range, exemplars, and the rules it has."""
 
 from dataclasses import dataclass
 
@@ -34,6 +34,15 @@ class Exemplar:
     labels: dict[str, str]
     value: float
     time_s: float
+
+
+@dataclass(frozen=True)
+class RecordingRule:
+    """What is asked at every evaluation, and the series its answer becomes."""
+
+    name: str
+    labels: dict[str, str]
+    query: str
 
 
 class Prometheus:
@@ -95,4 +104,17 @@ class Prometheus:
             "GET",
             "/api/v1/query_exemplars",
             params={"query": promql, "start": str(start_s), "end": str(end_s)},
+        )
+
+    def recording_rules(self) -> list[RecordingRule]:
+        """Those that are loaded."""
+        return self._server.read(
+            lambda answer: [
+                RecordingRule(each["name"], dict(each.get("labels") or {}), each["query"])
+                for group in answer["data"]["groups"]
+                for each in group["rules"]
+            ],
+            "GET",
+            "/api/v1/rules",
+            params={"type": "record"},
         )

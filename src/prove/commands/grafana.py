@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 OLDEST = 11
 """The Grafana whose dashboards we write; older ones can't read them."""
 HOST = "127.0.0.1"
-PORT = 3000
 _ASK_TIMEOUT_S = 30
 
 
@@ -49,7 +48,7 @@ def grafana(
         _tell(environment)
         raise UserError("there is no `grafana` on PATH to show the dashboards here")
     _check_version(binary)
-    listen = port or PORT + settings.port_offset
+    listen = port or settings.grafana_port
     _check_port(listen)
     home = _home(binary)
     environment |= _settings(settings, listen)

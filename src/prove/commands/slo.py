@@ -45,10 +45,18 @@ def build(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where rules go.")],
     windows: Windows = None,
     runbooks: Annotated[
-        str | None, typer.Option(metavar="URL", help="runbook_url; {alert} is the alert's name.")
+        str | None,
+        typer.Option(
+            envvar="PROVE_RUNBOOKS_URL",
+            metavar="URL",
+            help="runbook_url; {alert} is the alert's name.",
+        ),
     ] = None,
     dashboard: Annotated[
-        str | None, typer.Option(metavar="URL", help="dashboard_url; {id} is the SLO's.")
+        str | None,
+        typer.Option(
+            envvar="PROVE_DASHBOARD_URL", metavar="URL", help="dashboard_url; {id} is the SLO's."
+        ),
     ] = None,
     live: Annotated[
         str | None, typer.Option(metavar="URL", help="A Prometheus whose histograms to look at.")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from prove.slo.spec import SLO, Events
 
 _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*_bucket)\s*\{([^}]*)\}")
-_END = re.compile(r"""(?:^|,)\s*le\s*=\s*["']([^"']+)["']\s*""")
+END = re.compile(r"""(?:^|,)\s*le\s*=\s*["']([^"']+)["']\s*""")
+"""Among the matchers of a selector: where its bucket ends."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ def wanted(slo: SLO) -> Iterator[Bucket]:
     )
     seen = set()
     for metric, matchers in _SELECTOR.findall(" ".join(queries)):
-        found = _END.search(matchers)
+        found = END.search(matchers)
         if not found:
             continue
-        others = _END.sub("", matchers).strip().strip(",").strip()
+        others = END.sub("", matchers).strip().strip(",").strip()
         bucket = Bucket(metric, found[1], f"count by (le) ({metric}{{{others}}})")
         if bucket not in seen:
             seen.add(bucket)

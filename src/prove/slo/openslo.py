@@ -14,7 +14,9 @@ from prove.slo.durations import seconds
 from prove.slo.yamltext import Document, Path, documents
 
 API_VERSION = "openslo/v1"
-_RANGE = re.compile(r"\[\s*[0-9][0-9a-z]*\s*\]")
+_RANGE = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|\[[^\]]*\]""")
+"""A text, which may hold brackets of its own, or the range of a selector or subquery."""
+_PLAIN = re.compile(r"\[\s*[0-9][0-9a-z]*\s*\]")
 
 
 def convert(text: str, name: str) -> tuple[str, list[str]]:
@@ -36,7 +38,11 @@ def convert(text: str, name: str) -> tuple[str, list[str]]:
     slos = [each for each in found if each.value.get("kind") == "SLO"]
     if not slos:
         raise UserError(f"{name}: holds no document of kind SLO")
-    notes: list[str] = []
+    notes = [
+        f"{each.value.get('kind')} {_name(each)}: left out; only SLO and SLI have a counterpart"
+        for each in found
+        if each.value.get("kind") not in ("SLO", "SLI")
+    ]
     services: dict[str, list[dict[str, object]]] = {}
     for document in slos:
         service = str(_at(document, ("spec", "service")))
@@ -56,6 +62,9 @@ def _objectives(
     name = str(_at(document, ("metadata", "name")))
     _check_method(document)
     _note_window(document, name, notes)
+    labels = _labels(document, name, notes)
+    if document.value["spec"].get("alertPolicies"):
+        notes.append(f"{name}: its alertPolicies are left out; a page and a ticket are made for it")
     sli = _indicator(document, indicators, name, notes)
     objectives = _at(document, ("spec", "objectives"))
     if not isinstance(objectives, list) or not objectives:
@@ -69,6 +78,7 @@ def _objectives(
             "name": own,
             "objective": _percent(document, path, objective),
             "description": str(document.value["spec"].get("description") or ""),
+            **({"labels": labels} if labels else {}),
             "sli": sli,
             "alerting": {"name": _alert_name(str(document.value["spec"]["service"]), own)},
         }
@@ -114,6 +124,25 @@ def _note_window(document: Document, name: str, notes: list[str]) -> None:
             )
 
 
+def _labels(document: Document, name: str, notes: list[str]) -> dict[str, str]:
+    """The SLO's labels, as far as Prometheus can have them; its annotations have no place."""
+    metadata = document.value["metadata"]
+    if metadata.get("annotations"):
+        notes.append(f"{name}: its metadata.annotations are left out")
+    given = metadata.get("labels") or {}
+    if not isinstance(given, dict):
+        raise document.error(("metadata", "labels"), "must be a mapping")
+    labels = {}
+    for key, value in given.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key), re.ASCII):
+            notes.append(f"{name}: its label {key} is left out; Prometheus has no such names")
+        elif isinstance(value, list | dict) or value is None:
+            notes.append(f"{name}: its label {key} is left out; Prometheus has one text for each")
+        else:
+            labels[str(key)] = str(value).lower() if isinstance(value, bool) else str(value)
+    return labels
+
+
 def _indicator(
     document: Document, indicators: Mapping[Any, Document], name: str, notes: list[str]
 ) -> dict[str, object]:
@@ -152,14 +181,26 @@ def _query(document: Document, path: Path, name: str, notes: list[str]) -> str:
         raise document.error((*path, "metricSource", "type"), f"must be Prometheus (got {kind})")
     where = (*path, "metricSource", "spec", "query")
     query = str(_at(document, where)).strip()
-    if spec.WINDOW.search(query):
-        return query
-    windowed, count = _RANGE.subn("[{{.window}}]", query)
-    if not count:
+    ranges = list(dict.fromkeys(found[0] for found in _RANGE.finditer(query) if not found[1]))
+    if not ranges:
         raise document.error(where, "must look at a range: sum(rate(some_metric[{{.window}}]))")
-    ranges = ", ".join(dict.fromkeys(_RANGE.findall(query)))
-    notes.append(f"{name}: the range {ranges} became the window of each rule")
-    return windowed
+    given = any(map(spec.WINDOW.search, ranges))
+    known = spec.WINDOW.search if given else _PLAIN.fullmatch
+    if fixed := [each for each in ranges if not known(each)]:
+        raise document.error(
+            where,
+            f"the range {fixed[0]} would be the same in the rules of every window; write"
+            " {{.window}} in its place, or this SLO in Sloth's form",
+        )
+    if given:
+        return query
+    notes.append(f"{name}: the range {', '.join(ranges)} became the window of each rule")
+    return _RANGE.sub(lambda found: found[1] or "[{{.window}}]", query)
+
+
+def _name(document: Document) -> str:
+    metadata = document.value.get("metadata")
+    return str(metadata.get("name")) if isinstance(metadata, dict) else "without a name"
 
 
 def _at(document: Document, path: Path) -> Any:

@@ -270,15 +270,33 @@ def parse(text: str, name: str) -> list[SLO]:
         if not isinstance(value, dict):
             raise document.error((), "must be a mapping that begins with `version: prometheus/v1`")
         if "apiVersion" in value:
-            raise document.error(
-                ("apiVersion",),
-                f"{value.get('kind')} of {value['apiVersion']} is another form than Sloth's"
-                " prometheus/v1; `provectl slo import` takes OpenSLO",
-            )
+            raise document.error(("apiVersion",), _other_form(value))
         found += document.validate(Spec).resolved()
     if not found:
         raise UserError(f"{name}: holds no SLO")
     return found
+
+
+def _other_form(value: Mapping[str, Any]) -> str:
+    """What is to be done with a document that is something else than `prometheus/v1`."""
+    version, kind = str(value["apiVersion"]), value.get("kind")
+    form = f"{kind} of {version}"
+    if version == "openslo/v1":
+        return f"{form} is OpenSLO's form; `provectl slo import` makes it prometheus/v1"
+    if version.startswith("openslo/"):
+        return (
+            f"{form} is an older form of OpenSLO's; write it as openslo/v1, with"
+            " indicator.spec.ratioMetric and timeWindow, and `provectl slo import` takes it"
+        )
+    if version.startswith("sloth.slok.dev/") and kind == "PrometheusServiceLevel":
+        return (
+            f"{form} is Sloth's form for Kubernetes; make a file of what is under its spec, begin"
+            " it with `version: prometheus/v1`, and write error_query, page_alert and so on for"
+            " errorQuery, pageAlert"
+        )
+    if version.startswith("sloth.slok.dev/") and kind == "AlertWindows":
+        return f"{form} holds no SLO but windows; give it with --windows, beside a file of SLOs"
+    return f"{form} is no form of SLOs that prove knows; Sloth's prometheus/v1 is"
 
 
 def check_distinct(slos: Iterable[SLO]) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prove.errors import UserError
 from prove.slo import rules, spec, windows, yamltext
-from prove.stack.settings import PREFIX, StackSettings, default_ports
+from prove.stack.settings import GRAFANA_PORT, PREFIX, StackSettings, default_ports
 
 PROMETHEUS = "prometheus.yml"
 ALERTMANAGER = "alertmanager.yml"
@@ -72,7 +72,7 @@ def render(settings: StackSettings, source: Path) -> dict[str, str]:
         BLACKBOX: (source / "blackbox" / BLACKBOX).read_text(encoding="utf-8"),
     }
     for name, text in _rules(settings, source).items():
-        files[f"{_ALERTS}/{name}"] = _moved(text, settings)
+        files[f"{_ALERTS}/{name}"] = text
     return files
 
 
@@ -101,23 +101,39 @@ def _alertmanager(settings: StackSettings, source: Path) -> str:
 
 def _rules(settings: StackSettings, source: Path) -> dict[str, str]:
     """Rule files by name: those of the repository, or made anew with the windows of the drill."""
-    written = {file.name: file for file in sorted((source / _ALERTS).glob(f"*{RULES}"))}
+    written = {
+        file.name: _moved(file.read_text(encoding="utf-8"), settings)
+        for file in sorted((source / _ALERTS).glob(f"*{RULES}"))
+    }
     if settings.profile == "standard":
-        return {name: file.read_text(encoding="utf-8") for name, file in written.items()}
+        return written
     file = source / DRILL_WINDOWS
     drill = windows.parse(file.read_text(encoding="utf-8"), str(file))
-    made = {CAUSES: written[CAUSES].read_text(encoding="utf-8")}
+    made = {CAUSES: written[CAUSES]}
     for file in sorted((source / "slos").glob("*.yaml")):
-        slos = spec.parse(file.read_text(encoding="utf-8"), str(file))
+        slos = spec.parse(_moved(file.read_text(encoding="utf-8"), settings), str(file))
         made[f"{file.stem}{RULES}"] = rules.build(
-            slos, drill, source=file.name, windows_source=f"the windows of {DRILL_WINDOWS.name}"
+            slos,
+            drill,
+            source=file.name,
+            windows_source=f"the windows of {DRILL_WINDOWS.name}",
+            links=_links(settings),
         )
     return made
+
+
+def _links(settings: StackSettings) -> rules.Links:
+    default = rules.Links()
+    return rules.Links(
+        runbook=settings.runbooks_url or default.runbook,
+        dashboard=settings.dashboard_url or _moved(default.dashboard, settings),
+    )
 
 
 def _moved(text: str, settings: StackSettings) -> str:
     """The text with the addresses of this stack in place of the default ones."""
     moves = {default: settings.ports[name] for name, default in default_ports().items()}
+    moves[GRAFANA_PORT] = settings.grafana_port
 
     def move(found: re.Match[str]) -> str:
         port = int(found[1])

@@ -11,6 +11,8 @@ from prove.errors import UserError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PREFIX = "PROVE_"
+GRAFANA_PORT = 3000
+"""Where Grafana is by default: none of the stack's processes, but links of alerts lead there."""
 
 
 class StackSettings(BaseSettings):
@@ -48,6 +50,10 @@ class StackSettings(BaseSettings):
     """Where every notification is posted to as well; empty: nothing leaves the machine."""
     alert_receivers_file: str = ""
     """Alertmanager's own `receivers`, as in `observability/alertmanager/receivers/`."""
+    runbooks_url: str = ""
+    """Where alerts of SLOs link to, `{alert}` filled in; empty: the repository's pages."""
+    dashboard_url: str = ""
+    """Likewise, `{id}` filled in; empty: what `provectl grafana` shows."""
 
     product_database_url: str = ""
     """Empty: one SQLite file in `data_dir`; so for `order_` and `payment_`."""
@@ -113,6 +119,11 @@ class StackSettings(BaseSettings):
     def admin_token_file(self) -> Path:
         """The bearer token of admin and fault endpoints, made per install."""
         return self.home / "admin-token"
+
+    @property
+    def grafana_port(self) -> int:
+        """Where a Grafana for this stack is expected."""
+        return GRAFANA_PORT + self.port_offset
 
     def url(self, port: int) -> str:
         """The loopback address of a port of this stack."""
