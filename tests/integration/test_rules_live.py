@@ -1,5 +1,6 @@
 """Rules ask for what is there: every series of causes and SLOs, in a real shop."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ DEADLINE_S = 120
 NOT_HERE = {
     "probe_ssl_earliest_cert_expiry": "nothing is behind TLS",
     **{
-        f"otelcol_exporter_{how}_failed_{what}_total": "nothing is lost"
+        f"otelcol_exporter_{how}_failed_{what}_total": "nothing is lost: test_telemetry_pipeline.py"
         for how in ("send", "enqueue")
         for what in ("spans", "metric_points", "log_records")
     },
@@ -83,7 +84,9 @@ def rules() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_every_series_of_a_cause_is_there(rule: dict[str, Any], busy: Stack) -> None:
+def test_every_series_of_a_cause_is_there_with_the_labels_told(
+    rule: dict[str, Any], busy: Stack
+) -> None:
     metrics = Metrics(busy.url("prometheus"))
     selectors = {whole for name, whole in metrics.selectors(rule["expr"]) if name not in NOT_HERE}
     missing: set[str] = set()
@@ -99,6 +102,9 @@ def test_every_series_of_a_cause_is_there(rule: dict[str, Any], busy: Stack) -> 
         what=f"every series that {rule['alert']} asks for",
         timeout_s=DEADLINE_S,
     )
+    told = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+    known = set().union(*map(metrics.labels, selectors), {"exporter"})  # of what is lost
+    assert not selectors or told <= known
 
 
 def test_slo_build_finds_every_histogram_of_the_repositorys_slos(
