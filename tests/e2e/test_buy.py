@@ -4,11 +4,15 @@ import json
 import re
 import shlex
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from service_kit.testing import wait_until
 
 from tests.support.stack import Stack
 
@@ -145,16 +149,70 @@ def test_an_order_whose_answer_does_not_come_can_be_asked_for_again(goods: Stack
 
 
 def test_a_millisecond_is_no_traceback(goods: Stack) -> None:
-    answer = goods.run("buy", "--sku", "HB1001", "--timeout", "1ms")
+    customer = f"e2e-{time.time_ns()}"
+    answer = goods.run("buy", "--sku", "HB1001", "--timeout", "1ms", "--customer", customer)
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
     assert "--timeout 1ms ended the wait" in answer.stderr
     again = shlex.split(answer.stderr.split("`")[1])[1:]
     settled = json.loads(goods.run(*again, "--json").stdout)
     assert settled["confirmed"] or settled["problem"]["status"] == 503
-    url = re.search(r"http://\S+", answer.stderr)
+    bought = [settled["order"]["id"]] if settled["confirmed"] else []
+    assert [order["id"] for order in _listed(answer.stderr) if order["failure"] is None] == bought
+
+
+def test_an_order_that_outlives_the_wait_can_be_looked_up(goods: Stack) -> None:
+    """The acquirer takes two seconds; the order is recorded, and its customer hears nothing."""
+    customer = f"e2e-{time.time_ns()}"
+    arguments = ("--sku", "HB1001", "--method", "tok_slow", "--customer", customer)
+    with _deaf(goods.settings.order_port) as port:
+        env = {"PROVE_ORDER_PORT": str(port)}
+        answer = goods.run("buy", *arguments, "--timeout", "300ms", env=env)
+    assert answer.returncode == 1
+    assert "--timeout 300ms ended the wait" in answer.stderr
+    told = answer.stderr.replace(f":{port}/", f":{goods.settings.order_port}/")
+    (order,) = wait_until(lambda: _final(_listed(told)), what="an order that is final")
+    wait_until(lambda: not _last_state(goods, order["id"])["step"], what="nothing left to do")
+    assert _last_state(goods, order["id"])["status"] == order["status"]
+    again = shlex.split(answer.stderr.split("`")[1])[1:]
+    if order["status"] == "confirmed":  # else it ended in 503, and its key is free
+        assert json.loads(goods.run(*again, "--json").stdout)["order"]["id"] == order["id"]
+        assert len(_listed(told)) == 1
+
+
+@contextmanager
+def _deaf(port: int) -> Iterator[int]:
+    """A port that passes on what is asked of another one, and no answer."""
+
+    def pass_on() -> None:
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            while data := client.recv(65536):
+                server.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)  # nobody asks, if something fails before
+        asking = threading.Thread(target=pass_on, daemon=True)
+        asking.start()
+        yield listener.getsockname()[1]
+        asking.join()
+
+
+def _listed(told: str) -> list[dict[str, Any]]:
+    """The customer's orders, by the link that was told."""
+    url = re.search(r"http://\S+", told)
     assert url
-    assert httpx.get(url[0]).json()["items"]
+    return [{"failure": None} | order for order in httpx.get(url[0]).json()["items"]]
+
+
+def _final(orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [order for order in orders if order["status"] in ("confirmed", "rejected")]
+
+
+def _last_state(stack: Stack, order_id: str) -> dict[str, str]:
+    found = httpx.get(f"{stack.url('order')}/api/v1/orders/{order_id}").json()
+    state: dict[str, str] = found["history"][-1]
+    return state
 
 
 def test_signals_that_cannot_be_had_do_not_hide_the_order(goods: Stack) -> None:

@@ -327,6 +327,23 @@ def test_the_collector_counts_what_it_takes_and_sends(pipeline: Pipeline) -> Non
         eventually(name, partial(pipeline.query, series))
 
 
+def test_what_prometheus_refuses_is_counted_as_not_sent(pipeline: Pipeline) -> None:
+    delta = 1
+    pipeline.send_metric(
+        {
+            "name": "prove.refused",
+            "sum": {
+                "aggregationTemporality": delta,
+                "isMonotonic": True,
+                "dataPoints": [{"timeUnixNano": str(time.time_ns()), "asInt": "1"}],
+            },
+        }
+    )
+
+    lost = 'otelcol_exporter_send_failed_metric_points_total{exporter="otlp_http/prometheus"} > 0'
+    eventually("the metric that was not sent", lambda: pipeline.query(lost))
+
+
 def test_without_jaeger_the_other_signals_go_on_and_the_loss_is_counted(tmp_path: Path) -> None:
     with running(tmp_path) as pipeline:
         jaeger = pipeline.processes["jaeger"]
@@ -351,3 +368,8 @@ def test_without_jaeger_the_other_signals_go_on_and_the_loss_is_counted(tmp_path
         eventually("span in the file", lambda: span_file_line(pipeline, span))
         waiting = 'otelcol_exporter_queue_size{exporter="otlp_grpc/jaeger"} > 0'
         eventually("the spans waiting for Jaeger", lambda: pipeline.query(waiting))
+
+        for _ in range(12):  # more than the queue holds, under a key that nothing is masked in
+            pipeline.send_span(attributes=attributes({"http.route": "x" * 2**20}))
+        lost = 'otelcol_exporter_enqueue_failed_spans_total{exporter="otlp_grpc/jaeger"} > 0'
+        eventually("the spans there was no room for", lambda: pipeline.query(lost))

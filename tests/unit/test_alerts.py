@@ -95,7 +95,7 @@ def test_a_query_of_bad_events_tells_which_observations_are_bad(
 
 
 def prometheus() -> Prometheus:
-    """It has the committed rules, and of every histogram exemplars of 0.1 s, the newest, to 0.9 s."""
+    """With the committed rules, and exemplars of every histogram: 0.1 s, the newest, to 0.9 s."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/api/v1/rules":

@@ -165,7 +165,7 @@ class Experiment:
                         first = first.exceptions[0]
                     raise UserError(f"{self.setup.home} cannot be written: {first}") from None
             self.watch.phase("checking")
-            return self._check(books.read(_sources(running)), number, done.late)
+            return self._check(books.read(sources(running)), number, done.late)
 
     async def _load(
         self,
@@ -331,7 +331,8 @@ async def alongside(wanted: Coroutine[Any, Any, object], other: "asyncio.Task[No
         task.cancel()
 
 
-def _sources(running: Shop) -> Sources:
+def sources(running: Shop) -> Sources:
+    """Where its books are."""
     urls = running.databases
     return Sources(urls["order"], urls["payment"], urls["product"], urls["acquirer"])
 
