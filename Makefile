@@ -54,7 +54,7 @@ check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl dashboards build --check
 
 test-go:
-	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race ./...) || exit 1; done
+	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race -timeout 20m ./...) || exit 1; done
 	@echo "== seeded bugs: go test -race -tags $(TEST_TAG)"
 	@cd services/order-service && $(GO) test -race -tags $(TEST_TAG) ./cmd/... -run TestMutants
 
