@@ -26,7 +26,7 @@ PROCESSES: dict[str, Kind] = {
     "without 2": "without",
 }
 WITHOUT = Path("services/product-service/bench/without_faults.py")
-RATE = 50  # requests/s to each process, all at once
+RATE = 25  # requests/s to each process, all at once
 MAX_PERCENT = 2.0
 
 
