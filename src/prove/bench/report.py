@@ -147,8 +147,8 @@ recorded every second of the period. CPU is that of the whole server.""",
     "faults": f"""
 The product service as it is, and without what looks for fault leases (in each request, and in the
 background), two processes of each, telemetry off. {FAULT_USERS} connections in a closed loop ask
-all four in turn, request by request. CPU is that of the process tree; what two processes of the same kind
-differ by is the noise of the reading. Figures are medians of the rounds.""",
+all four in turn, request by request. CPU is that of the process tree; what two processes of the
+same kind differ by is the noise of the reading. Figures are medians of the rounds.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
