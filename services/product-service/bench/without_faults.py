@@ -4,10 +4,14 @@
 at for faults, and no thread follows the leases file.
 """
 
+from unittest.mock import patch
+
 from product_service import app
 from service_kit import burden, wsgi
 
 if __name__ == "__main__":
-    wsgi._injector = lambda _leases, _facts: lambda _environ: None
-    burden.Burdens.start = lambda _self: None  # type: ignore[method-assign]
-    app.main()
+    with (
+        patch.object(wsgi, "_injector", lambda _leases, _facts: lambda _environ: None),
+        patch.object(burden.Burdens, "start", lambda _self: None),
+    ):
+        app.main()
