@@ -4,14 +4,10 @@
 at for faults, and no thread follows the leases file.
 """
 
-from unittest.mock import patch
-
 from product_service import app
 from service_kit import burden, wsgi
 
 if __name__ == "__main__":
-    with (
-        patch.object(wsgi, "_injector", lambda _leases, _facts: lambda _environ: None),
-        patch.object(burden.Burdens, "start", lambda _self: None),
-    ):
-        app.main()
+    setattr(wsgi, "_injector", lambda _leases, _facts: lambda _environ: None)  # noqa: B010
+    setattr(burden.Burdens, "start", lambda _burdens: None)  # noqa: B010
+    app.main()
