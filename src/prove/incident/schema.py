@@ -39,12 +39,12 @@ def _url(text: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """YAML's numbers as JSON has them."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -106,7 +106,7 @@ class Provider(_Form):
     url: Url
     method: Literal["GET", "PUT", "POST", "DELETE"] = "GET"
     headers: dict[str, str] = {}
-    arguments: Annotated[dict[str, Any] | None, BeforeValidator(_plain)] = Field(
+    arguments: Annotated[dict[str, Any] | None, BeforeValidator(plain)] = Field(
         default=None, description="The query of a GET, the JSON body of others."
     )
     timeout: Annotated[float, Field(gt=0, le=60)] = 5
@@ -274,6 +274,9 @@ class Extension(_Form):
     mitigations: list[Mitigation] = Field(min_length=2)
     red_herrings: list[Text] = Field(min_length=1)
     load: Load = Load()
+    needs_database: Literal["postgres"] | None = Field(
+        default=None, description="Where the services have to keep what they know."
+    )
     hold_s: Annotated[float, Field(ge=0, le=120)] = Field(
         default=4, description="How long it goes on after the last expected page."
     )
