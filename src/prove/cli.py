@@ -20,6 +20,7 @@ from prove.commands import (
     load,
     logs,
     orders,
+    review,
     silence,
     slo,
     status,
@@ -66,6 +67,7 @@ app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)
 app.command("load")(load.load)
 app.command("buy")(buy.buy)
+app.command("review")(review.review)
 app.command("bench")(bench.bench)
 app.command("grafana")(grafana.grafana)
 app.add_typer(dashboards.app, name="dashboards")

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from prove.incident import sli, views
 from prove.incident.objectives import Objective, Objectives
-from prove.incident.record import Kind, Window
+from prove.incident.record import Kind, Window, Windows
 from prove.incident.tables import Tables
 
 ENTRANCES = {"checkout": ("order-service", "POST"), "read": ("product-service", "GET")}
 """The service that clients ask, and how, by the kind of request."""
+NOTABLE = 0.005
+"""A smaller share is not told as something that customers felt."""
 _PREFIX = {"checkout": "/api/v1/orders", "read": "/api/v1/products"}
 _SLOS: dict[Kind, str] = {"checkout": "checkout", "read": "product-reads"}
 
@@ -64,7 +66,12 @@ class Requests:
     last_bad_us: int | None
     commonest: str
     """What most of the failed were told: `503`, `no answer`."""
+    reason: str
+    """Of most of the refused: `price-changed`, `out-of-stock` …"""
+    before: "Shares"
+    """In the baseline."""
     cited: str
+    cited_before: str
 
     @property
     def bad(self) -> int:
@@ -80,6 +87,32 @@ class Requests:
     def slow_share(self) -> float:
         """Of those sent."""
         return self.slow / self.sent if self.sent else 0.0
+
+    @property
+    def refused_share(self) -> float:
+        """Of those sent."""
+        return self.refused / self.sent if self.sent else 0.0
+
+    @property
+    def hurt(self) -> list[Literal["failed", "slow", "refused"]]:
+        """In which ways it was clearly worse than in the baseline."""
+        shares: dict[Literal["failed", "slow", "refused"], tuple[float, float]] = {
+            "failed": (self.bad_share, self.before.bad),
+            "slow": (self.slow_share, self.before.slow),
+            "refused": (self.refused_share, self.before.refused),
+        }
+        return [
+            name for name, (share, before) in shares.items() if share > max(NOTABLE, 2 * before)
+        ]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the requests of a kind, 0 to 1."""
+
+    bad: float
+    slow: float
+    refused: float
 
 
 @dataclass(frozen=True)
@@ -148,19 +181,17 @@ class Impact:
 
 
 def measure(
-    window: Window,
+    windows: Windows,
     answers: Tables,
     kept: sli.Kept,
     promised: Objectives | None,
     cite: Citations,
 ) -> Impact:
-    """What the record says of that window."""
-    within = (
-        f"at_unix_us >= {round(window.start_unix_s * 1e6)}"
-        f" AND at_unix_us < {round(window.end_unix_s * 1e6)}"
-    )
+    """What the record says of the incident's window, and of the baseline to compare it with."""
+    window = windows.incident
+    within = _within(window)
     kinds: Sequence[Kind] = ("checkout", "read")
-    requests = [_requests(kind, within, answers, cite) for kind in kinds]
+    requests = [_requests(kind, windows, answers, cite) for kind in kinds]
     return Impact(
         window=window,
         requests=requests,
@@ -172,8 +203,13 @@ def measure(
     )
 
 
-def _requests(kind: Kind, within: str, answers: Tables, cite: Citations) -> Requests:
-    of = f"kind = '{kind}' AND {within}"
+def _within(window: Window) -> str:
+    start_us, end_us = (round(each * 1e6) for each in (window.start_unix_s, window.end_unix_s))
+    return f"at_unix_us >= {start_us} AND at_unix_us < {end_us}"
+
+
+def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) -> Requests:
+    of = f"kind = '{kind}' AND {_within(windows.incident)}"
     ask = (
         "SELECT count(*) AS sent, count(*) FILTER (outcome = 'failed') AS failed,"  # noqa: S608
         " count(*) FILTER (outcome = 'no-answer') AS unanswered,"
@@ -181,10 +217,16 @@ def _requests(kind: Kind, within: str, answers: Tables, cite: Citations) -> Requ
         " count(*) FILTER (outcome = 'refused') AS refused,"
         f" min(done_unix_us) FILTER ({views.FAILED} OR {views.SLOW}) AS first_bad,"
         f" max(done_unix_us) FILTER ({views.FAILED} OR {views.SLOW}) AS last_bad,"
-        f" mode(status) FILTER ({views.FAILED}) AS commonest"
+        f" mode(status) FILTER ({views.FAILED}) AS commonest,"
+        " mode(detail) FILTER (outcome = 'refused') AS reason"
         f" FROM requests WHERE {of}"
     )
-    sent, failed, unanswered, slow, refused, first, last, commonest = answers.ask(ask)[0]
+    sent, failed, unanswered, slow, refused, first, last, commonest, reason = answers.ask(ask)[0]
+    before = (
+        f"SELECT coalesce(avg(({views.FAILED})::INT), 0), coalesce(avg(({views.SLOW})::INT), 0),"  # noqa: S608
+        " coalesce(avg((outcome = 'refused')::INT), 0)"
+        f" FROM requests WHERE kind = '{kind}' AND {_within(windows.baseline)}"
+    )
     return Requests(
         kind=kind,
         sent=sent,
@@ -195,7 +237,10 @@ def _requests(kind: Kind, within: str, answers: Tables, cite: Citations) -> Requ
         first_bad_us=first,
         last_bad_us=last,
         commonest="no answer" if commonest == 0 else str(commonest or ""),
+        reason=str(reason or ""),
+        before=Shares(*map(float, answers.ask(before)[0])),
         cited=cite.add("ledger", f"{kind}s in the incident's window", ask),
+        cited_before=cite.add("ledger", f"shares of {kind}s in the baseline", before),
     )
 
 

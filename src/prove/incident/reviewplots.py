@@ -146,6 +146,8 @@ def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
 
 
 def _latency(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
     value = "quantile_cont(latency_ms, 0.95)"
     for kind, name, color in (
         ("checkout", sli.CHECKOUT_P95, _SERVERS),
@@ -164,6 +166,8 @@ def _latency(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
     axes.axhline(views.SLOW_MS, color=_INK, linewidth=1, label=f"objective, {views.SLOW_MS} ms")
     axes.set_title("P95 of the time to an answer, ms")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     _legend(axes)
 
 

@@ -2,8 +2,8 @@
 
 `requests` has a row for each request that is a read or a checkout (a customer's later looks at an
 order are left out), with its line in ledger.jsonl. `purchases` has one for each key: what became of
-a checkout after all its attempts and looks. `spans`, `metrics` and `logs` are those of the bundle, and
-`baseline_spans` the spans of its baseline.
+a checkout after all its attempts and looks. `spans`, `metrics` and `logs` are those of the bundle,
+and `baseline_spans` the spans of its baseline.
 """
 
 from pathlib import Path
