@@ -17,6 +17,7 @@ from prove.commands import (
     doctor,
     down,
     grafana,
+    incident,
     load,
     logs,
     orders,
@@ -72,6 +73,7 @@ app.command("bench")(bench.bench)
 app.command("grafana")(grafana.grafana)
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
+app.add_typer(incident.app, name="incident")
 app.add_typer(orders.app, name="orders")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")

@@ -126,7 +126,7 @@ def this_run() -> Run:
     """Describe this machine and checkout; takes `BUSY_SAMPLE_S` seconds."""
     return Run(
         taken_at=datetime.now(UTC).replace(microsecond=0),
-        commit=_commit(),
+        commit=commit(),
         cpu=_cpu_model(),
         cores=psutil.cpu_count() or 1,
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
@@ -217,7 +217,8 @@ def added_ratio(base: Iterable[float], small: Iterable[float], large: Iterable[f
     return median(ratios)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What is checked out; `-dirty` when it was changed."""
     root = str(tools.repository_root())
     described = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     return _said("git", "-C", root, *described) or "no commit yet"

@@ -126,10 +126,10 @@ class Label(_Form):
 
 @dataclass(frozen=True)
 class Stores:
-    """Where telemetry is kept while the stack runs."""
+    """Where telemetry is kept while the stack runs; None: not within reach."""
 
     metrics: Metrics
-    logs: LogStore
+    logs: LogStore | None
     span_file: Path | None
 
 
@@ -311,7 +311,9 @@ def _metrics(metrics: Metrics, objectives: Objectives, window: Window) -> Iterat
                     }
 
 
-def _logs(logs: LogStore, window: Window) -> Iterator[Row]:
+def _logs(logs: LogStore | None, window: Window) -> Iterator[Row]:
+    if logs is None:
+        raise UserError("the log store is not told of")
     begin_s = window.start_unix_s
     while begin_s < window.end_unix_s:
         end_s = min(begin_s + LOG_SLICE_S, window.end_unix_s)

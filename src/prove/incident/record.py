@@ -31,7 +31,9 @@ BUNDLE = "bundle"
 
 Severity = Literal["page", "ticket"]
 Phase = Literal["inject", "rollback"]
-Verdict = Literal["holds", "does not hold", "aborted", "interrupted", "running"]
+Verdict = Literal["holds", "does not hold", "aborted", "interrupted", "not possible", "running"]
+"""`aborted`: its guard was crossed, or it could not be begun or carried out. `not possible`: this
+installation can't have such a fault."""
 Kind = Literal["read", "checkout"]
 Result = Literal["ok", "unsettled", "refused", "failed", "no-answer"]
 """What an answer is to a customer.
@@ -166,7 +168,7 @@ class Incident(_Form):
     expectations: list[Expectation] = []
     verdict: Verdict
     why: str = ""
-    """A sentence, where the verdict is `aborted` or `interrupted`."""
+    """A sentence, where the verdict is neither `holds` nor `does not hold`."""
     figures: Figures = Figures()
 
 

@@ -26,8 +26,18 @@ func failing(name string) *Lease {
 }
 
 func apply(l *Leases, method, route string) int {
-	status, _ := l.Apply(context.Background(), method, route, func(*Lease) {})
-	return status
+	return applyTo(l, Request{Method: method, Route: route})
+}
+
+func applyTo(l *Leases, r Request) int {
+	answer := l.Apply(context.Background(), r, func(*Lease) {})
+	switch {
+	case answer.Failed == nil:
+		return 0
+	case answer.Failed.Params.Status == 0:
+		return 503
+	}
+	return answer.Failed.Params.Status
 }
 
 func TestErrorLease(t *testing.T) {
@@ -79,7 +89,7 @@ func TestLatencyEndsWithTheRequest(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.Apply(ctx, "GET", "/x", func(lease *Lease) { seen = lease.Name; cancel() })
+		l.Apply(ctx, Request{Method: "GET", Route: "/x"}, func(lease *Lease) { seen = lease.Name; cancel() })
 	}()
 	<-done // hangs for 30 s, and so fails, if the delay outlives its request
 	if seen != "slow" {
@@ -124,7 +134,7 @@ func TestDistributions(t *testing.T) {
 		}
 		out := make([]float64, 20_000)
 		for i := range out {
-			out[i] = float64(l.draw().delay) / float64(time.Millisecond)
+			out[i] = float64(l.draw(time.Now()).delay) / float64(time.Millisecond)
 		}
 		return out
 	}
@@ -162,7 +172,7 @@ func TestErrorRate(t *testing.T) {
 	}
 	n := 0
 	for range 10_000 {
-		if l.draw().status != 0 {
+		if l.draw(time.Now()).hit {
 			n++
 		}
 	}
@@ -187,7 +197,7 @@ func TestRateByCount(t *testing.T) {
 			}
 			hits := 0
 			for n := 1; n <= 2000; n++ {
-				if l.draw() != (effect{}) {
+				if l.draw(time.Now()).hit {
 					hits++
 				}
 				if want := n * c.per / 1000; hits != want {
@@ -243,7 +253,7 @@ func TestAShareOfRequestsIsDelayed(t *testing.T) {
 	}
 	n := 0
 	for range 10_000 {
-		if l.draw().delay != 0 {
+		if l.draw(time.Now()).delay != 0 {
 			n++
 		}
 	}

@@ -21,6 +21,7 @@ from werkzeug.routing import BaseConverter
 
 from product_service import NAME, VERSION, openapi, routes
 from product_service.config import Settings
+from product_service.facts import RequestFacts
 from product_service.housekeeping import Housekeeper
 from product_service.metrics import Metrics
 from product_service.model import RESERVED_SKUS
@@ -78,7 +79,14 @@ def create_app(config: Settings, telemetry: Telemetry | None = None) -> ProductA
     api.register_blueprint(routes.products(catalogue, token, config.max_import_bytes))
     api.register_blueprint(routes.reservations(reservations))
     api.register_blueprint(routes.fault_leases(leases, token))
-    wsgi.install(app, telemetry=telemetry, health=app.health, leases=leases, translate=_to_problem)
+    wsgi.install(
+        app,
+        telemetry=telemetry,
+        health=app.health,
+        leases=leases,
+        translate=_to_problem,
+        facts=RequestFacts(database),
+    )
     app.wsgi_app = WsgiShed(app.wsgi_app)  # type: ignore[method-assign]
     app.extensions["spec"] = api.spec
     return app
