@@ -21,6 +21,7 @@ from prove.commands import (
     load,
     logs,
     orders,
+    review,
     silence,
     slo,
     status,
@@ -67,6 +68,7 @@ app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)
 app.command("load")(load.load)
 app.command("buy")(buy.buy)
+app.command("review")(review.review)
 app.command("bench")(bench.bench)
 app.command("grafana")(grafana.grafana)
 app.add_typer(dashboards.app, name="dashboards")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prove.commands import incident_records
 from prove.errors import UserError
 
 if TYPE_CHECKING:
@@ -237,11 +238,11 @@ def _carry_out(
     bar: "Bar",
     found: "list[Incident]",
 ) -> None:
-    from prove.incident import catalogue
+    from prove.incident import catalogue, evidence
     from prove.incident.runner import Session
 
     objectives = catalogue.objectives(target.profile)
-    session = Session(target, objectives, records, seed, abort_on, bar)
+    session = Session(target, objectives, records, seed, abort_on, bar, export=evidence.keep)
     found += asyncio.run(session.run(runs))
 
 
@@ -291,3 +292,6 @@ def _own(home: Path, database: "Database") -> "Iterator[Target]":
             yield own
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+incident_records.register(app)

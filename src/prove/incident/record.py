@@ -177,7 +177,8 @@ class Entry(_Form):
 
     `outcome` is by its status alone; slow is told by `latency_ms`. `key`, `order_id` and
     `amount_minor` belong to checkouts. `attempt` counts from 1: the attempts of a purchase share
-    their key, and `final` is the one after which the customer asked no more.
+    their key, and `final` is the one after which the customer asked no more. `asked_minor` is what
+    the customer expected to pay, `amount_minor` what the answer said.
     """
 
     at_unix_us: int
@@ -191,6 +192,7 @@ class Entry(_Form):
     trace_id: str
     key: str = ""
     order_id: str = ""
+    asked_minor: int | None = None
     amount_minor: int | None = None
     attempt: int = 1
     final: bool = True

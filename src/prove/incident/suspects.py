@@ -1,0 +1,144 @@
+"""Where spans say that an incident came from: hypotheses, each with the question that found it.
+
+Three signs, each against the incident's own baseline: where failures begin (a failed span below
+which none failed), where time is lost (a span's own time, without what it waited for), and who fell
+silent. They point at a place; why it happened there spans don't say.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prove.incident.impact import Citations
+from prove.incident.record import Windows
+from prove.incident.tables import Tables
+
+MOST = 3
+"""Hypotheses of a sign."""
+NOTABLE_MS = 5.0
+SILENT = 0.5
+"""A service is silent that made less than this share of the spans it used to."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A place and what speaks for it."""
+
+    sign: Literal["failures", "time", "silence"]
+    service: str
+    told: str
+    cited: str
+
+
+def find(windows: Windows, answers: Tables, cite: Citations) -> list[Suspect]:
+    """The most suspicious places, sign by sign; none without spans of both times."""
+    sizes = answers.ask(
+        "SELECT (FROM spans SELECT count(*)), (FROM baseline_spans SELECT count(*))"
+    )
+    if not all(sizes[0]):
+        return []
+    start_ns = round(windows.incident.start_unix_s * 1e9)
+    during_s = windows.incident.end_unix_s - windows.incident.start_unix_s
+    before_s = windows.baseline.end_unix_s - windows.baseline.start_unix_s
+    return [
+        *_failures(answers, cite, start_ns, during_s, before_s),
+        *_times(answers, cite, start_ns),
+        *_silences(answers, cite, start_ns, during_s, before_s),
+    ]
+
+
+def _failures(
+    answers: Tables, cite: Citations, start_ns: int, during_s: float, before_s: float
+) -> list[Suspect]:
+    def begins(name: str, source: str, since: int) -> str:
+        return (
+            f"{name} AS (SELECT f.service, f.name, count(*) AS n FROM {source} f"  # noqa: S608
+            f" ANTI JOIN (FROM {source} WHERE status = 'error') c"
+            " ON c.trace_id = f.trace_id AND c.parent_span_id = f.span_id"
+            f" WHERE f.status = 'error' AND f.start_unix_nano >= {since} GROUP BY ALL)"
+        )
+
+    sql = (
+        f"WITH {begins('during', 'spans', start_ns)}, {begins('before', 'baseline_spans', 0)}"  # noqa: S608
+        " SELECT service, name, during.n, coalesce(before.n, 0) FROM during"
+        " LEFT JOIN before USING (service, name)"
+        f" WHERE during.n / {during_s} > 2 * coalesce(before.n, 0) / {before_s}"
+        f" ORDER BY during.n DESC, service, name LIMIT {MOST}"
+    )
+    found = answers.ask(sql)
+    if not found:
+        return []
+    cited = cite.add("bundle", "failed spans below which no span failed, against the baseline", sql)
+    return [
+        Suspect(
+            "failures",
+            service,
+            f"failures begin in {service}, `{name}`: {count:,} of its spans failed with no failed"
+            f" span below them, {before:,} in the baseline",
+            cited,
+        )
+        for service, name, count, before in found
+    ]
+
+
+def _times(answers: Tables, cite: Citations, start_ns: int) -> list[Suspect]:
+    def own(name: str, source: str, since: int) -> str:
+        return (
+            f"{name} AS (SELECT s.service, s.name, s.span_id, any_value(s.trace_id) AS trace_id,"  # noqa: S608
+            " greatest(0, any_value(s.end_unix_nano - s.start_unix_nano)"
+            " - coalesce(sum(c.end_unix_nano - c.start_unix_nano), 0)) / 1e6 AS own_ms"
+            f" FROM {source} s LEFT JOIN {source} c"
+            " ON c.trace_id = s.trace_id AND c.parent_span_id = s.span_id"
+            f" WHERE s.start_unix_nano >= {since} GROUP BY s.service, s.name, s.span_id)"
+        )
+
+    sql = (
+        f"WITH {own('during', 'spans', start_ns)}, {own('before', 'baseline_spans', 0)},"  # noqa: S608
+        " d AS (SELECT service, name, avg(own_ms) AS ms, count(*) AS n FROM during GROUP BY ALL),"
+        " b AS (SELECT service, name, avg(own_ms) AS ms FROM before GROUP BY ALL)"
+        " SELECT service, name, d.ms, b.ms, d.n FROM d JOIN b USING (service, name)"
+        f" WHERE d.ms - b.ms > {NOTABLE_MS} AND d.ms > 1.5 * b.ms"
+        f" ORDER BY (d.ms - b.ms) * d.n DESC, service, name LIMIT {MOST}"
+    )
+    found = answers.ask(sql)
+    if not found:
+        return []
+    cited = cite.add("bundle", "own time of spans, by name, against the baseline", sql)
+    return [
+        Suspect(
+            "time",
+            service,
+            f"time is lost in {service}, `{name}`: {ms:,.1f} ms by itself on average, {before:,.1f}"
+            f" ms in the baseline ({count:,} spans). Of a span that asks another process, the"
+            " network and the other side's queue are part of it",
+            cited,
+        )
+        for service, name, ms, before, count in found
+    ]
+
+
+def _silences(
+    answers: Tables, cite: Citations, start_ns: int, during_s: float, before_s: float
+) -> list[Suspect]:
+    sql = (
+        "WITH d AS (SELECT service, count(*) AS n FROM spans"  # noqa: S608
+        f" WHERE start_unix_nano >= {start_ns} GROUP BY ALL),"
+        " b AS (SELECT service, count(*) AS n FROM baseline_spans GROUP BY ALL)"
+        f" SELECT service, coalesce(d.n, 0) / {during_s}, b.n / {before_s}"
+        " FROM b LEFT JOIN d USING (service)"
+        f" WHERE coalesce(d.n, 0) / {during_s} < {SILENT} * b.n / {before_s}"
+        " ORDER BY b.n DESC, service"
+    )
+    found = answers.ask(sql)
+    if not found:
+        return []
+    cited = cite.add("bundle", "spans a second of each service, against the baseline", sql)
+    return [
+        Suspect(
+            "silence",
+            service,
+            f"{service} fell silent: {now:,.1f} spans a second, {before:,.1f} in the baseline."
+            " It was down, was not reached, or its telemetry was lost",
+            cited,
+        )
+        for service, now, before in found[:MOST]
+    ]
