@@ -57,7 +57,7 @@ def test_the_schema_is_up_to_date() -> None:
     assert kept == schema.json_schema()
 
 
-@pytest.mark.filterwarnings("ignore:pythonjsonlogger:DeprecationWarning")  # chaostoolkit's
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # chaostoolkit's
 @pytest.mark.parametrize("path", catalogue.files(), ids=lambda path: path.stem)
 def test_chaos_toolkit_takes_it_for_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import chaostoolkit.cli
