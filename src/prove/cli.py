@@ -16,6 +16,7 @@ from prove.commands import (
     demo,
     doctor,
     down,
+    fault,
     grafana,
     load,
     logs,
@@ -70,6 +71,7 @@ app.command("bench")(bench.bench)
 app.command("grafana")(grafana.grafana)
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
+app.add_typer(fault.app, name="fault")
 app.add_typer(orders.app, name="orders")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")
