@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 from rich.console import Console
-from service_kit.faults import fault_adapter
+from service_kit.faultmodel import Choice, any_fault
 from service_kit.ports import claim
 from typer.testing import CliRunner
 
@@ -83,7 +83,8 @@ def test_there_are_cells_of_every_slo_and_share() -> None:
 def test_leases_keep_to_the_contract_and_pick_by_count(cell: Cell) -> None:
     if not isinstance(cell.fault, Lease):
         return
-    fault = fault_adapter.validate_python(cell.fault.body(900))
+    fault = any_fault.validate_python(cell.fault.body(900))
+    assert isinstance(fault.params, Choice)
 
     assert fault.params.select == "count"
     assert fault.params.rate == cell.percent / 100

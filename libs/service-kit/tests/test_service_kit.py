@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from service_kit import deadline, lifecycle, logs, problem, settings, telemetry, testing
 from service_kit.auth import require_admin
 from service_kit.database import Database, check_migrated, migrate
-from service_kit.faults import Active, Effect, Lease, LeaseStore, decide, fault_adapter
+from service_kit.faultmodel import Lease, any_fault
+from service_kit.faults import Active, Effect, LeaseStore, decide
 from service_kit.health import Health
 from service_kit.problem import Problem
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -244,7 +245,7 @@ ERROR = {"type": "error", "params": {"rate": 1}, "ttl_s": 10}
 
 
 def active(fault: dict[str, Any], seed: int = 0) -> Active:
-    lease = Lease("x", fault_adapter.validate_python({"ttl_s": 10, **fault}), 0, 10_000)
+    lease = Lease("x", any_fault.validate_python({"ttl_s": 10, **fault}), 0, 10_000)
     return Active(lease, random.Random(seed))
 
 
@@ -263,7 +264,7 @@ def test_a_fault_hits_what_it_matches(
 ) -> None:
     fault = active({**ERROR, "match": match})
     effects = decide([fault], method, route, now_ms=5_000)
-    assert effects == ([Effect("x", "error", 0.0, 503)] if hit else [])
+    assert effects == ([Effect(fault.lease)] if hit else [])
     assert decide([fault], method, route, now_ms=10_000) == []
 
 
@@ -341,10 +342,10 @@ def test_leases_are_shared_expire_and_can_be_revoked(tmp_path: Path) -> None:
     path = tmp_path / "faults.json"
     writer, reader = (LeaseStore(path, clock_ms=lambda: now[0]) for _ in range(2))
     assert reader.decide("GET", "/") == []
-    lease = writer.put("x", fault_adapter.validate_python(ERROR))
+    lease = writer.put("x", any_fault.validate_python(ERROR))
     assert (lease.created_at_unix_ms, lease.expires_at_unix_ms) == (1_000_000, 1_010_000)
     assert lease.as_dict()["expires_at"] == "1970-01-01T00:16:50.000Z"
-    assert reader.items() == [lease]
+    assert [item.as_dict() for item in reader.items()] == [lease.as_dict()]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     document = json.loads(path.read_text())
     assert document["version"] == 1
@@ -352,7 +353,7 @@ def test_leases_are_shared_expire_and_can_be_revoked(tmp_path: Path) -> None:
     assert testing.wait_until(lambda: reader.decide("GET", "/"))
     now[0] += 10_000
     assert (reader.decide("GET", "/"), reader.items()) == ([], [])
-    writer.put("y", fault_adapter.validate_python(ERROR))
+    writer.put("y", any_fault.validate_python(ERROR))
     assert list(json.loads(path.read_text())["leases"]) == ["y"]
     writer.delete("y")
     writer.delete("y")
@@ -378,7 +379,7 @@ def test_a_corrupt_file_means_no_faults(tmp_path: Path, content: str) -> None:
     store = LeaseStore(path)
     assert store.items() == []
     assert store.decide("GET", "/") == []
-    store.put("x", fault_adapter.validate_python(ERROR))
+    store.put("x", any_fault.validate_python(ERROR))
     assert [lease.name for lease in store.items()] == ["x"]
 
 
@@ -389,7 +390,7 @@ def test_a_file_that_cannot_be_looked_at_means_no_faults(tmp_path: Path) -> None
 
 def test_many_writers_lose_no_lease(tmp_path: Path) -> None:
     path = tmp_path / "faults.json"
-    fault = fault_adapter.validate_python(ERROR)
+    fault = any_fault.validate_python(ERROR)
     threads = [
         threading.Thread(target=LeaseStore(path).put, args=(f"f{number}", fault))
         for number in range(20)
@@ -404,7 +405,7 @@ def test_many_writers_lose_no_lease(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     store = LeaseStore(tmp_path / "missing" / "faults.json")
     with pytest.raises(Problem) as refused:
-        store.put("x", fault_adapter.validate_python(ERROR))
+        store.put("x", any_fault.validate_python(ERROR))
     assert refused.value.status == 503
 
 

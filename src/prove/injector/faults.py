@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-from service_kit.faults import MAX_TTL_S, NAME_PATTERN
+from service_kit.faultmodel import MAX_TTL_S, NAME_PATTERN
 from service_kit.types import WholeNumber
 
 from prove.stack.links import Link

@@ -33,8 +33,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service_kit import deadline, faults, logs, problem
-from service_kit.faults import LeaseStore
+from service_kit import deadline, faultanswers, faults, logs, problem
+from service_kit.faults import Effect, Facts, InjectedError, LeaseStore
 from service_kit.health import PATHS, Health
 from service_kit.problem import Problem
 from service_kit.settings import ServiceSettings
@@ -216,8 +216,12 @@ class _Edge:
 
 
 async def _render(error: Problem, scope: Scope, send: Send) -> None:
-    body = json.dumps(error.as_dict(scope["path"]), separators=(",", ":")).encode()
-    headers = {"content-type": problem.CONTENT_TYPE, "content-length": str(len(body))}
+    if isinstance(error, InjectedError) and error.text is not None:
+        kind, body = faults.TEXT, error.text.encode()
+    else:
+        kind = problem.CONTENT_TYPE
+        body = json.dumps(error.as_dict(scope["path"]), separators=(",", ":")).encode()
+    headers = {"content-type": kind, "content-length": str(len(body))}
     raw = [(k.lower().encode(), v.encode()) for k, v in {**headers, **error.headers}.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
@@ -275,19 +279,51 @@ def _fault_route(leases: LeaseStore) -> type[APIRoute]:
     class FaultRoute(APIRoute):
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             if not self.path_format.startswith(faults.EXEMPT):
-                for effect in leases.decide(scope["method"], self.path_format):
-                    trace.get_current_span().set_attributes(
-                        {"prove.fault.name": effect.name, "prove.fault.type": effect.type}
-                    )
-                    if effect.delay_s:
-                        await asyncio.sleep(effect.delay_s)
-                    if effect.status:
-                        raise faults.injected(effect)
+                if leases.current():
+                    send = await _inject(leases, self.path_format, scope, send)
                 # The caller may have given up meanwhile: no work for nobody.
                 deadline.check()
             await super().handle(scope, receive, send)
 
     return FaultRoute
+
+
+async def _inject(leases: LeaseStore, route: str, scope: Scope, send: Send) -> Send:
+    """What the faults in force do to a request before its handler; how to send the answer."""
+    plain = send
+    for effect in leases.decide(scope["method"], route, lambda: _facts(scope)):
+        trace.get_current_span().set_attributes(effect.attributes)
+        match effect.type:
+            case "latency":
+                await leases.hold_async(effect.lease, effect.delay_s)
+            case "hang":
+                await leases.hold_async(effect.lease)
+            case "crash":
+                faults.crash(effect.lease)
+            case "error":
+                raise InjectedError(effect)
+            case "drip" if plain is send:
+                send = _dripping(leases, effect, plain)
+    return send
+
+
+def _facts(scope: Scope) -> Facts:
+    """No service of this kind knows customers: a request's key is all that tells it apart."""
+    key = dict(scope["headers"]).get(b"idempotency-key")
+    url: bytes = scope["raw_path"] + b"?" + scope["query_string"]
+    return Facts(key=(key or url).decode("latin-1"))
+
+
+def _dripping(leases: LeaseStore, effect: Effect, send: Send) -> Send:
+    async def drip(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            for drop, pause_s in faultanswers.drops(message.get("body", b""), effect, leases):
+                await send({"type": message["type"], "body": drop, "more_body": True})
+                await asyncio.sleep(pause_s)
+            message = {**message, "body": b""}
+        await send(message)
+
+    return drip
 
 
 def _leave_to_edge(_request: Request, error: Exception) -> NoReturn:

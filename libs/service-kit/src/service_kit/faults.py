@@ -1,147 +1,89 @@
-"""Fault leases: latency and errors injected for a limited time, the same in every service.
+"""Fault leases: faults injected for a limited time, the same in every service.
 
 Leases live in one small file that every worker process reads. They end by the wall clock whether
 or not who set them lives, and end at once when their entry, or the file, is removed.
-`decide` says what should happen to a request; sleeping and answering is the middleware's part.
+`decide` says what should happen to a request; doing it is the middleware's part. What hits the
+process as a whole is `service_kit.burden`'s.
 """
 
+import asyncio
 import fcntl
+import hashlib
 import itertools
 import json
 import math
 import os
 import random
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from service_kit import logs
+from service_kit.faultmodel import (
+    MAX_DELAY_MS,
+    PROCESS_FAULTS,
+    Choice,
+    Constant,
+    ErrorParams,
+    Fault,
+    Lease,
+    Normal,
+    Pareto,
+    Ramp,
+    any_fault,
+)
 from service_kit.problem import Problem
-from service_kit.types import WholeNumber
 
-MAX_DELAY_MS = 30_000
-MAX_TTL_S = 900
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 EXEMPT = ("/livez", "/readyz", "/startupz", "/faults", "/incidents", "/openapi.json")
+TEXT = "text/plain; charset=utf-8"
 
 _CHECK_INTERVAL_S = 0.1
 _UNITS = 10**9
 """What a rate is counted in."""
+_BUCKETS = 10_000
+"""What a percentage is counted in."""
 _log = logs.get_logger("service_kit.faults")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+class Facts(NamedTuple):
+    """What a request is about; looked up only when a lease in force asks for it."""
 
-
-class _Params(_Model):
-    select: Literal["random", "count"] = Field(
-        default="random",
-        description="count: of n requests in a process exactly floor(n * rate) are hit, evenly "
-        "spread; random: each by chance",
-    )
-    seed: Annotated[int, WholeNumber] | None = None
-
-
-class _Delay(_Params):
-    rate: float = Field(default=1.0, gt=0, le=1, description="the share of requests that is hit")
-
-
-class Constant(_Delay):
-    """The same delay each time."""
-
-    distribution: Literal["constant"]
-    delay_ms: float = Field(ge=0, le=MAX_DELAY_MS)
-
-
-class Normal(_Delay):
-    """A normally distributed delay."""
-
-    distribution: Literal["normal"]
-    mean_ms: float = Field(ge=0, le=MAX_DELAY_MS)
-    stddev_ms: float = Field(ge=0, le=MAX_DELAY_MS)
-
-
-class Pareto(_Delay):
-    """A Pareto (type I) distributed delay: at least `scale_ms`, a heavy tail for a small shape."""
-
-    distribution: Literal["pareto"]
-    scale_ms: float = Field(gt=0, le=MAX_DELAY_MS)
-    shape: float = Field(gt=0, le=100)
-
-
-class ErrorParams(_Params):
-    """Answer `status` instead of doing the work, for a share `rate` of requests."""
-
-    rate: float = Field(gt=0, le=1)
-    status: Annotated[int, Field(ge=400, le=599), WholeNumber] = 503
-
-
-class Match(_Model):
-    """Which requests a fault hits; what is absent matches everything."""
-
-    method: str | None = Field(default=None, pattern=r"^[A-Z]{1,16}$")
-    route: str | None = Field(
-        default=None, max_length=200, description="a path template, as /api/v1/products/{sku}"
-    )
-
-
-class _Fault(_Model):
-    match: Match = Match()
-    ttl_s: Annotated[int, Field(ge=1, le=MAX_TTL_S), WholeNumber]
-
-
-class LatencyFault(_Fault):
-    """Delay requests."""
-
-    type: Literal["latency"]
-    params: Annotated[Constant | Normal | Pareto, Field(discriminator="distribution")]
-
-
-class ErrorFault(_Fault):
-    """Fail requests."""
-
-    type: Literal["error"]
-    params: ErrorParams
-
-
-Fault = Annotated[LatencyFault | ErrorFault, Field(discriminator="type")]
-fault_adapter: TypeAdapter[LatencyFault | ErrorFault] = TypeAdapter(Fault)
-
-
-class Lease(NamedTuple):
-    """A fault with its name and its time."""
-
-    name: str
-    fault: LatencyFault | ErrorFault
-    created_at_unix_ms: int
-    expires_at_unix_ms: int
-
-    def as_dict(self) -> dict[str, object]:
-        """The JSON answer of the fault endpoints."""
-        return {
-            "name": self.name,
-            **self.fault.model_dump(exclude_none=True),
-            "created_at": _rfc3339(self.created_at_unix_ms),
-            "expires_at": _rfc3339(self.expires_at_unix_ms),
-        }
+    skus: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+    customer: str | None = None
+    key: str = ""
+    """Tells requests apart that name no customer."""
 
 
 class Effect(NamedTuple):
-    """What one fault does to one request: wait `delay_s`, then fail with `status` if it is set."""
+    """That a lease hits one request, and how long it delays it."""
 
-    name: str
-    type: str
-    delay_s: float
-    status: int | None
+    lease: Lease
+    delay_s: float = 0.0
+
+    @property
+    def type(self) -> str:
+        """Of the fault."""
+        return self.lease.fault.type
+
+    @property
+    def params(self) -> Any:
+        """Of the fault; the lease's type says of which class they are."""
+        return self.lease.fault.params
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the request's span says of it."""
+        return {"prove.fault.name": self.lease.name, "prove.fault.type": self.lease.fault.type}
 
 
 @dataclass(frozen=True)
@@ -153,31 +95,63 @@ class Active:
     requests: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Numbers the requests it matches; `next` is atomic, so threads need no lock."""
 
+    @cached_property
+    def wanted(self) -> Mapping[str, Any]:
+        """What it matches."""
+        return self.lease.fault.wanted
 
-def decide(active: Iterable[Active], method: str, route: str, now_ms: float) -> list[Effect]:
+    def matches(self, method: str, route: str, facts: Callable[[], Facts]) -> bool:
+        """Whether it hits requests like this one; `facts` are asked for last."""
+        wanted = self.wanted
+        if wanted.get("method", method) != method or wanted.get("route", route) != route:
+            return False
+        return not wanted.keys() - {"method", "route"} or _about(wanted, facts())
+
+
+def _about(wanted: Mapping[str, Any], facts: Facts) -> bool:
+    if "sku" in wanted and wanted["sku"] not in facts.skus:
+        return False
+    if "category" in wanted and wanted["category"] not in facts.categories:
+        return False
+    if "customer" in wanted and wanted["customer"] != facts.customer:
+        return False
+    share = wanted.get("percentage", 100)
+    return bool(bucket(facts.customer or facts.key) < share * _BUCKETS / 100)
+
+
+def bucket(who: str) -> int:
+    """Where a customer, or a key, always is among the 10,000 parts of all of them."""
+    return int.from_bytes(hashlib.sha256(who.encode()).digest()[:8], "big") % _BUCKETS
+
+
+def no_facts() -> Facts:
+    """For a service that knows of no request what it is about."""
+    return Facts()
+
+
+def decide(
+    active: Iterable[Active],
+    method: str,
+    route: str,
+    now_ms: float,
+    facts: Callable[[], Facts] = no_facts,
+) -> list[Effect]:
     """The effects on one request, by `route` template; counts it for each lease it matches."""
     effects = []
     for item in active:
         lease = item.lease
-        match = lease.fault.match
-        if (
-            now_ms >= lease.expires_at_unix_ms
-            or (match.method is not None and match.method != method)
-            or (match.route is not None and match.route != route)
-        ):
+        if now_ms >= lease.expires_at_unix_ms or not item.matches(method, route, facts):
             continue
         params = lease.fault.params
+        assert isinstance(params, Choice)  # noqa: S101 - what hits requests has these
         if not _hits(params, item):
             continue
-        if isinstance(params, ErrorParams):
-            effects.append(Effect(lease.name, lease.fault.type, 0.0, params.status))
-        else:
-            delay_s = _delay_ms(params, item.rng) / 1000
-            effects.append(Effect(lease.name, lease.fault.type, delay_s, None))
+        age_s = (now_ms - lease.created_at_unix_ms) / 1000
+        effects.append(Effect(lease, _delay_ms(params, item.rng, age_s) / 1000))
     return effects
 
 
-def _hits(params: _Delay | ErrorParams, active: Active) -> bool:
+def _hits(params: Choice, active: Active) -> bool:
     if params.select == "random":
         return params.rate == 1 or active.rng.random() < params.rate
     # In whole numbers: 100 * 0.29 in floats is 28.999...
@@ -185,24 +159,40 @@ def _hits(params: _Delay | ErrorParams, active: Active) -> bool:
     return number * share // _UNITS > (number - 1) * share // _UNITS
 
 
-def _delay_ms(params: Constant | Normal | Pareto, rng: random.Random) -> float:
-    if isinstance(params, Constant):
-        delay = params.delay_ms
-    elif isinstance(params, Normal):
-        delay = rng.gauss(params.mean_ms, params.stddev_ms)
-    else:
-        # Inverse transform: scale * (1 - u) ** (-1 / shape), in logarithms against overflow.
-        exponent = -math.log1p(-rng.random()) / params.shape
-        delay = params.scale_ms * math.exp(min(exponent, 50.0))
+def _delay_ms(params: Choice, rng: random.Random, age_s: float) -> float:
+    match params:
+        case Constant():
+            delay = params.delay_ms
+        case Normal():
+            delay = rng.gauss(params.mean_ms, params.stddev_ms)
+        case Pareto():
+            # Inverse transform: scale * (1 - u) ** (-1 / shape), in logarithms against overflow.
+            exponent = -math.log1p(-rng.random()) / params.shape
+            delay = params.scale_ms * math.exp(min(exponent, 50.0))
+        case Ramp():
+            done = min(max(age_s / params.over_s, 0.0), 1.0)
+            delay = params.from_ms + (params.to_ms - params.from_ms) * done
+        case _:
+            delay = 0.0
     return min(max(delay, 0.0), float(MAX_DELAY_MS))
 
 
-def injected(effect: Effect) -> Problem:
-    """The problem that an error effect answers with."""
-    status = effect.status or 503
-    return Problem(
-        status, "injected", f"The fault {effect.name!r} answered this request.", fault=effect.name
-    )
+class InjectedError(Problem):
+    """The answer of an error effect; `text`, where the lease has one, instead of the problem."""
+
+    def __init__(self, effect: Effect) -> None:
+        params = effect.params
+        assert isinstance(params, ErrorParams)  # noqa: S101
+        name = effect.lease.name
+        detail = f"The fault {name!r} answered this request."
+        super().__init__(params.status, "injected", detail, fault=name)
+        self.text = params.body
+
+
+def crash(lease: Lease) -> None:
+    """End this process as SIGKILL does: nothing is finished, nothing is said but this."""
+    _log.warning("crashing, as a fault wants it", fault=lease.name, type=lease.fault.type)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class LeaseStore:
@@ -215,26 +205,57 @@ class LeaseStore:
         self._path = path
         self._clock_ms = clock_ms
         self._active: tuple[Active, ...] = ()
+        self._leases: tuple[Lease, ...] = ()
         self._seen: tuple[int, int, int] | None = None
         self._next_check = 0.0
         self._lock = threading.Lock()
 
-    def decide(self, method: str, route: str) -> list[Effect]:
-        """What to do to this request now; looks at the file every 100 ms at most."""
+    def current(self) -> tuple[Active, ...]:
+        """The leases that may hit a request now; looks at the file every 100 ms at most.
+
+        This is what every request pays when there is none.
+        """
         if time.monotonic() >= self._next_check:
             self._refresh()
-        if not self._active:
-            return []
-        return decide(self._active, method, route, self._clock_ms())
+        return self._active
+
+    def decide(
+        self, method: str, route: str, facts: Callable[[], Facts] = no_facts
+    ) -> list[Effect]:
+        """What to do to this request now."""
+        return decide(self.current(), method, route, self._clock_ms(), facts)
+
+    def in_force(self, lease: Lease) -> bool:
+        """Whether it is neither over nor revoked nor replaced."""
+        self.current()
+        return lease in self._leases and self._clock_ms() < lease.expires_at_unix_ms
+
+    def background(self) -> list[Lease]:
+        """The leases in force that hit the process as a whole."""
+        return [lease for lease in self.items() if isinstance(lease.fault, PROCESS_FAULTS)]
+
+    def hold(self, lease: Lease, seconds: float = math.inf) -> None:
+        """Block for so long, or until the lease is no longer in force."""
+        for pause_s in _pauses(seconds):
+            if not self.in_force(lease):
+                return
+            time.sleep(pause_s)
+
+    async def hold_async(self, lease: Lease, seconds: float = math.inf) -> None:
+        """The same for an event loop."""
+        for pause_s in _pauses(seconds):
+            if not self.in_force(lease):
+                return
+            await asyncio.sleep(pause_s)
 
     def items(self) -> list[Lease]:
         """The leases that have not expired, by name."""
         self._refresh()
         now = self._clock_ms()
-        live = [item.lease for item in self._active if item.lease.expires_at_unix_ms > now]
-        return sorted(live)
+        live = [lease for lease in self._leases if lease.expires_at_unix_ms > now]
+        return sorted(live, key=lambda lease: lease.name)
 
-    def put(self, name: str, fault: LatencyFault | ErrorFault) -> Lease:
+    def put(self, name: str, fault: Fault) -> Lease:
         """Set or replace a lease, from now for its `ttl_s`.
 
         Raises:
@@ -272,9 +293,12 @@ class LeaseStore:
                 leases = {}
             self._seen = seen
             kept = {item.lease: item for item in self._active}
+            self._leases = tuple(leases.values())
             self._active = tuple(
+                # One that is as it was goes on counting where it is.
                 kept.get(lease) or Active(lease, random.Random(lease.fault.params.seed))  # noqa: S311
-                for lease in leases.values()
+                for lease in self._leases
+                if isinstance(lease.fault.params, Choice)
             )
 
     @contextmanager
@@ -297,6 +321,13 @@ class LeaseStore:
         self._refresh()
 
 
+def _pauses(seconds: float) -> Iterator[float]:
+    """Parts of the time, short enough to notice in between that a lease is no longer in force."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        yield min(left, _CHECK_INTERVAL_S)
+
+
 def _read(path: Path) -> dict[str, Lease]:
     document = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict) or document.get("version") != 1:
@@ -305,7 +336,7 @@ def _read(path: Path) -> dict[str, Lease]:
         return {
             name: Lease(
                 name,
-                fault_adapter.validate_python(
+                any_fault.validate_python(
                     {k: v for k, v in entry.items() if not k.endswith("_unix_ms")}
                 ),
                 int(entry["created_at_unix_ms"]),
@@ -344,8 +375,3 @@ def _first(error: Exception) -> str:
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return str(error).partition("\n")[0]
-
-
-def _rfc3339(unix_ms: int) -> str:
-    when = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,7 +7,7 @@ server span, then request id → faults → deadline → the handler; the access
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from http import HTTPMethod
 from typing import TYPE_CHECKING, TypeVar
@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from service_kit import deadline, faults, logs, problem
-from service_kit.faults import LeaseStore
+from service_kit import deadline, faultanswers, faults, logs, problem
+from service_kit.faults import Effect, Facts, InjectedError, LeaseStore
 from service_kit.health import PATHS, Health
 from service_kit.problem import Problem
 from service_kit.telemetry import Telemetry
@@ -34,6 +34,7 @@ _log = logs.get_logger("access")
 
 _STARTED = "prove.started"
 _REQUEST_ID = "prove.request_id"
+_ANSWER = "prove.answer"
 _DEADLINE = "HTTP_" + deadline.HEADER.upper().replace("-", "_")
 
 
@@ -44,8 +45,12 @@ def install(
     health: Health,
     leases: LeaseStore,
     translate: Callable[[Exception], Problem | None],
+    facts: Callable[[], Facts],
 ) -> None:
-    """Wire an app. `translate` is the service's one table from its own errors to problems."""
+    """Wire an app. `translate` is the service's one table from its own errors to problems.
+
+    `facts` tells a fault lease that asks what Flask's current request is about.
+    """
     if telemetry.enabled:
         # First, so that its server span is around everything below. No URL is excluded here:
         # matching them costs each request, and health never gets this far.
@@ -55,8 +60,8 @@ def install(
             enable_commenter=False,
             meter_provider=telemetry.http_meters,
         )
-    app.before_request(_begin(leases))
-    app.after_request(_finish)
+    app.before_request(_begin(leases, facts))
+    app.after_request(_finish(leases))
     app.teardown_request(_forget)
     handler = _error_handler(translate)
     app.register_error_handler(Exception, handler)
@@ -71,6 +76,8 @@ def json_response(body: object, status: int = 200) -> Response:
 
 def problem_response(error: Problem, path: str) -> Response:
     """The answer for a problem of the request to `path`."""
+    if isinstance(error, InjectedError) and error.text is not None:
+        return Response(error.text, error.status, content_type=faults.TEXT)
     body = to_json(error.as_dict(path))
     response = Response(body, error.status, content_type=problem.CONTENT_TYPE)
     response.headers.update(error.headers)
@@ -113,8 +120,9 @@ def parse_query(validate: Callable[[dict[str, str]], T]) -> T:
         raise problem.from_validation(error, "query") from None
 
 
-def _begin(leases: LeaseStore) -> Callable[[], None]:
+def _begin(leases: LeaseStore, facts: Callable[[], Facts]) -> Callable[[], None]:
     """The one hook before every handler; it reads the WSGI environ, which costs least."""
+    inject = _injector(leases, facts)
 
     def begin() -> None:
         environ = request.environ
@@ -128,22 +136,36 @@ def _begin(leases: LeaseStore) -> Callable[[], None]:
             method = environ["REQUEST_METHOD"]
             span.update_name(method if method in HTTPMethod.__members__ else "HTTP")
         deadline.start(environ.get(_DEADLINE))
-        if not environ["PATH_INFO"].startswith(faults.EXEMPT):
-            for effect in leases.decide(environ["REQUEST_METHOD"], _route()):
-                _inject(effect)
+        inject(environ)
         deadline.check()
 
     return begin
 
 
-def _inject(effect: faults.Effect) -> None:
-    trace.get_current_span().set_attributes(
-        {"prove.fault.name": effect.name, "prove.fault.type": effect.type}
-    )
-    if effect.delay_s:
-        time.sleep(effect.delay_s)
-    if effect.status:
-        raise faults.injected(effect)
+def _injector(
+    leases: LeaseStore, facts: Callable[[], Facts]
+) -> Callable[["WSGIEnvironment"], None]:
+    """What the faults in force do to a request before its handler."""
+
+    def inject(environ: "WSGIEnvironment") -> None:
+        active = leases.current()
+        if not active or environ["PATH_INFO"].startswith(faults.EXEMPT):
+            return
+        for effect in leases.decide(environ["REQUEST_METHOD"], _route(), facts):
+            trace.get_current_span().set_attributes(effect.attributes)
+            match effect.type:
+                case "latency":
+                    leases.hold(effect.lease, effect.delay_s)
+                case "hang":
+                    leases.hold(effect.lease)
+                case "crash":
+                    faults.crash(effect.lease)
+                case "error":
+                    raise InjectedError(effect)
+                case _:
+                    environ.setdefault(_ANSWER, []).append(effect)
+
+    return inject
 
 
 def _route() -> str:
@@ -157,17 +179,45 @@ def _template(rule: str) -> str:
     return re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule)
 
 
-def _finish(response: Response) -> Response:
-    environ = request.environ
-    response.headers[logs.REQUEST_ID_HEADER] = environ[_REQUEST_ID]
-    _log.info(
-        "request",
-        method=environ["REQUEST_METHOD"],
-        route=_route(),
-        status=response.status_code,
-        duration_ms=round((time.perf_counter() - environ[_STARTED]) * 1000, 3),
-    )
-    return response
+def _finish(leases: LeaseStore) -> Callable[[Response], Response]:
+    def finish(response: Response) -> Response:
+        environ = request.environ
+        if effects := environ.get(_ANSWER):
+            _alter(response, effects, leases)
+        response.headers[logs.REQUEST_ID_HEADER] = environ[_REQUEST_ID]
+        _log.info(
+            "request",
+            method=environ["REQUEST_METHOD"],
+            route=_route(),
+            status=response.status_code,
+            duration_ms=round((time.perf_counter() - environ[_STARTED]) * 1000, 3),
+        )
+        return response
+
+    return finish
+
+
+def _alter(response: Response, effects: list[Effect], leases: LeaseStore) -> None:
+    """What faults do to an answer that is made: first its data, then how it is sent."""
+    for effect in effects:
+        if effect.type != "wrong-data":
+            continue
+        wrong = faultanswers.with_wrong_prices(response.get_data(), effect)
+        if wrong is not None:
+            response.set_data(wrong)
+            # Nobody is to keep this as the version of the product that the tag stands for.
+            response.headers.pop("ETag", None)
+    slow = next((effect for effect in effects if effect.type == "drip"), None)
+    if slow is not None:
+        body = response.get_data()
+        response.headers["Content-Length"] = str(len(body))
+        response.response = _dripping(body, slow, leases)
+
+
+def _dripping(body: bytes, effect: Effect, leases: LeaseStore) -> Iterator[bytes]:
+    for drop, pause_s in faultanswers.drops(body, effect, leases):
+        yield drop
+        time.sleep(pause_s)
 
 
 def _forget(_error: BaseException | None) -> None:

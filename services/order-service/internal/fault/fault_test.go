@@ -26,8 +26,18 @@ func failing(name string) *Lease {
 }
 
 func apply(l *Leases, method, route string) int {
-	status, _ := l.Apply(context.Background(), method, route, func(*Lease) {})
-	return status
+	return applyTo(l, Request{Method: method, Route: route})
+}
+
+func applyTo(l *Leases, r Request) int {
+	answer := l.Apply(context.Background(), r, func(*Lease) {})
+	switch {
+	case answer.Failed == nil:
+		return 0
+	case answer.Failed.Params.Status == 0:
+		return 503
+	}
+	return answer.Failed.Params.Status
 }
 
 func TestErrorLease(t *testing.T) {
@@ -79,7 +89,7 @@ func TestLatencyEndsWithTheRequest(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.Apply(ctx, "GET", "/x", func(lease *Lease) { seen = lease.Name; cancel() })
+		l.Apply(ctx, Request{Method: "GET", Route: "/x"}, func(lease *Lease) { seen = lease.Name; cancel() })
 	}()
 	<-done // hangs for 30 s, and so fails, if the delay outlives its request
 	if seen != "slow" {
@@ -104,6 +114,18 @@ func TestWrongLeasesAreNamed(t *testing.T) {
 		"params.scale_ms": {Name: "a", Type: "latency", TTL: 1, Params: Params{Distribution: "pareto"}},
 		"params.shape": {Name: "a", Type: "latency", TTL: 1,
 			Params: Params{Distribution: "pareto", ScaleMS: ptr(1.0)}},
+		"params.over_s": {Name: "a", Type: "latency", TTL: 1,
+			Params: Params{Distribution: "ramp", FromMS: ptr(0.0), ToMS: ptr(1.0)}},
+		"params.from_ms":     {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(1.0), FromMS: ptr(1.0)}},
+		"params.body":        {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(1.0), Body: ptr(strings.Repeat("ä", 4097))}},
+		"params.bytes_per_s": {Name: "a", Type: "drip", TTL: 1, Params: Params{BytesPerS: ptr(0.5)}},
+		"params.after_s":     {Name: "a", Type: "crash-loop", TTL: 1},
+		"params.share":       {Name: "a", Type: "cpu", TTL: 1, Params: Params{Share: ptr(1.5)}},
+		"params.cap_mb":      {Name: "a", Type: "memory", TTL: 1, Params: Params{MBPerS: ptr(1.0), CapMB: 513}},
+		"params.connections": {Name: "a", Type: "pool", TTL: 1, Params: Params{Connections: 1, All: true}},
+		"params.every_ms":    {Name: "a", Type: "lock", TTL: 1, Params: Params{HoldMS: ptr(1.0)}},
+		"match":              {Name: "a", Type: "cpu", TTL: 1, Match: Match{Method: "GET"}, Params: Params{Share: ptr(1.0)}},
+		"match.percentage":   {Name: "a", Type: "hang", TTL: 1, Match: Match{Percentage: ptr(101.0)}},
 	} {
 		var invalid *InvalidError
 		if err := l.Put(lease); !errors.As(err, &invalid) || invalid.Field != field {
@@ -124,7 +146,7 @@ func TestDistributions(t *testing.T) {
 		}
 		out := make([]float64, 20_000)
 		for i := range out {
-			out[i] = float64(l.draw().delay) / float64(time.Millisecond)
+			out[i] = float64(l.draw(time.Now()).delay) / float64(time.Millisecond)
 		}
 		return out
 	}
@@ -162,7 +184,7 @@ func TestErrorRate(t *testing.T) {
 	}
 	n := 0
 	for range 10_000 {
-		if l.draw().status != 0 {
+		if l.draw(time.Now()).hit {
 			n++
 		}
 	}
@@ -187,7 +209,7 @@ func TestRateByCount(t *testing.T) {
 			}
 			hits := 0
 			for n := 1; n <= 2000; n++ {
-				if l.draw() != (effect{}) {
+				if l.draw(time.Now()).hit {
 					hits++
 				}
 				if want := n * c.per / 1000; hits != want {
@@ -243,7 +265,7 @@ func TestAShareOfRequestsIsDelayed(t *testing.T) {
 	}
 	n := 0
 	for range 10_000 {
-		if l.draw().delay != 0 {
+		if l.draw(time.Now()).delay != 0 {
 			n++
 		}
 	}

@@ -1,7 +1,6 @@
 package fault
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,8 +20,9 @@ const checkEvery = 100 * time.Millisecond
 // Leases are kept in a file, so that every worker process has the same ones, they outlive a
 // restart, and removing an entry revokes it even if the service hangs.
 type Leases struct {
-	path string
-	log  *slog.Logger
+	path  string
+	log   *slog.Logger
+	crash func() // ends the process as SIGKILL does
 
 	checked atomic.Int64 // unix nanoseconds of the last look
 	current atomic.Pointer[snapshot]
@@ -30,13 +30,14 @@ type Leases struct {
 }
 
 type snapshot struct {
-	leases []*Lease // ordered by name
-	info   fs.FileInfo
+	leases   []*Lease // ordered by name
+	requests []*Lease // those that hit requests
+	info     fs.FileInfo
 }
 
 // Open returns the leases in the file at path, which need not exist.
 func Open(path string, log *slog.Logger) *Leases {
-	l := &Leases{path: path, log: log}
+	l := &Leases{path: path, log: log, crash: kill}
 	l.current.Store(&snapshot{})
 	return l
 }
@@ -123,6 +124,7 @@ func (l *Leases) load() {
 		next.leases = append(next.leases, lease)
 	}
 	slices.SortFunc(next.leases, func(a, b *Lease) int { return strings.Compare(a.Name, b.Name) })
+	next.requests = slices.DeleteFunc(slices.Clone(next.leases), (*Lease).Background)
 	l.current.Store(next)
 }
 
@@ -135,32 +137,16 @@ func inForce(leases []*Lease) []*Lease {
 	return slices.DeleteFunc(slices.Clone(leases), func(l *Lease) bool { return !now.Before(l.ExpiresAt) })
 }
 
-// Apply delays the request by the faults that match it. It returns the status of the error to
-// answer with, or 0, and the name of the lease that caused it; seen is called for every fault that
-// had an effect.
-func (l *Leases) Apply(ctx context.Context, method, route string, seen func(*Lease)) (int, string) {
+// InForce tells whether the lease is neither over nor revoked nor replaced.
+func (l *Leases) InForce(lease *Lease) bool {
 	now := time.Now()
 	l.refresh(now)
-	for _, lease := range l.current.Load().leases {
-		if !now.Before(lease.ExpiresAt) || !lease.Match.matches(method, route) {
-			continue
-		}
-		e := lease.draw()
-		if e == (effect{}) {
-			continue
-		}
-		seen(lease)
-		if e.status != 0 {
-			return e.status, lease.Name
-		}
-		timer := time.NewTimer(e.delay)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-	}
-	return 0, ""
+	return now.Before(lease.ExpiresAt) && slices.Contains(l.current.Load().leases, lease)
+}
+
+// Background returns the leases in force that hit the process as a whole.
+func (l *Leases) Background() []*Lease {
+	return slices.DeleteFunc(l.List(), func(lease *Lease) bool { return !lease.Background() })
 }
 
 // replace writes the file in one step: readers see the old content or the new.

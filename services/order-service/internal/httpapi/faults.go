@@ -16,7 +16,7 @@ import (
 // Lease is a fault as clients see it.
 type Lease struct {
 	Name      string       `json:"name"`
-	Type      string       `json:"type" enum:"latency,error"`
+	Type      string       `json:"type" enum:"latency,error,hang,crash,drip,crash-loop,cpu,memory,pool,lock"`
 	Params    fault.Params `json:"params"`
 	Match     *fault.Match `json:"match,omitempty"`
 	TTL       int          `json:"ttl_s" doc:"Seconds"`
@@ -27,7 +27,7 @@ type Lease struct {
 func viewLease(l *fault.Lease) Lease {
 	v := Lease{Name: l.Name, Type: l.Type, Params: l.Params, TTL: l.TTL,
 		CreatedAt: l.CreatedAt, ExpiresAt: l.ExpiresAt}
-	if l.Match != (fault.Match{}) {
+	if !l.Match.Everything() {
 		v.Match = &l.Match
 	}
 	return v
@@ -42,9 +42,9 @@ type putFaultInput struct {
 	admin
 	Name string `path:"name" pattern:"^[a-z0-9][a-z0-9-]{0,62}$"`
 	Body struct {
-		Type   string       `json:"type" enum:"latency,error"`
-		Params fault.Params `json:"params"`
-		Match  *fault.Match `json:"match,omitempty" doc:"Without it, every route but those of health, faults and OpenAPI"`
+		Type   string       `json:"type" enum:"latency,error,hang,crash,drip,crash-loop,cpu,memory,pool,lock"`
+		Params fault.Params `json:"params,omitempty"`
+		Match  *fault.Match `json:"match,omitempty" doc:"Without it, every route but those of health, faults and OpenAPI; not for faults of the whole process"`
 		TTL    int          `json:"ttl_s" minimum:"1" maximum:"900" doc:"Seconds until the fault ends by itself"`
 	}
 }

@@ -185,18 +185,3 @@ func (s *server) limitHeaders(c *gin.Context) {
 		abort(c, headersTooLarge, fmt.Sprintf("at most %d bytes", maxHeaderBytes))
 	}
 }
-
-func (s *server) faults(c *gin.Context) {
-	route := template(c.FullPath())
-	if exempt[route] {
-		return
-	}
-	ctx := c.Request.Context()
-	status, name := s.Faults.Apply(ctx, c.Request.Method, route, func(l *fault.Lease) {
-		trace.SpanFromContext(ctx).SetAttributes(
-			attribute.String("prove.fault.name", l.Name), attribute.String("prove.fault.type", l.Type))
-	})
-	if status != 0 {
-		abort(c, kind{status: status, slug: "injected", title: "Injected fault"}, "the fault "+name+" is in force")
-	}
-}

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Path, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from service_kit import asgi, auth, faults
-from service_kit.faults import ErrorFault, Fault, LatencyFault, LeaseStore, fault_adapter
+from service_kit import asgi, auth
+from service_kit.faultmodel import MAX_TTL_S, NAME_PATTERN, Fault, PlainFault, plain_fault
+from service_kit.faults import LeaseStore
 from service_kit.problem import Problem
 from service_kit.types import WholeNumber
 
@@ -59,9 +60,11 @@ class LeaseBody(BaseModel):
     model_config = ConfigDict(title="Lease")
 
     name: str
-    type: Literal["latency", "error"]
+    type: str
     params: dict[str, Any]
-    match: dict[str, str]
+    match: dict[str, Any] = Field(
+        default_factory=dict, description="absent where the fault hits the process as a whole"
+    )
     ttl_s: int
     created_at: datetime
     expires_at: datetime
@@ -96,7 +99,7 @@ class IncidentStart(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ttl_s: Annotated[int, Field(strict=True, ge=1, le=faults.MAX_TTL_S), WholeNumber]
+    ttl_s: Annotated[int, Field(strict=True, ge=1, le=MAX_TTL_S), WholeNumber]
     params: dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]] = Field(
         default_factory=dict,
         max_length=8,
@@ -104,9 +107,9 @@ class IncidentStart(BaseModel):
     )
 
 
-FaultName = Annotated[str, Path(pattern=faults.NAME_PATTERN)]
-FaultBody = Annotated[Fault, Body()]
-IncidentName = Annotated[str, Path(pattern=faults.NAME_PATTERN)]
+FaultName = Annotated[str, Path(pattern=NAME_PATTERN)]
+FaultBody = Annotated[PlainFault, Body()]
+IncidentName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
 def add_routes(app: FastAPI, leases: LeaseStore, token: str | None) -> None:
@@ -213,7 +216,7 @@ def _find(name: str) -> Incident:
     return CATALOGUE[name]
 
 
-def _configured(incident: Incident, start: IncidentStart) -> dict[str, LatencyFault | ErrorFault]:
+def _configured(incident: Incident, start: IncidentStart) -> dict[str, Fault]:
     known = {name for fault in incident.faults.values() for name in fault["params"]}
     if unknown := sorted(start.params.keys() - known):
         wanted = ", ".join(sorted(known - {"distribution"}))
@@ -222,7 +225,7 @@ def _configured(incident: Incident, start: IncidentStart) -> dict[str, LatencyFa
         )
     try:
         return {
-            name: fault_adapter.validate_python(
+            name: plain_fault.validate_python(
                 {
                     **fault,
                     "ttl_s": start.ttl_s,

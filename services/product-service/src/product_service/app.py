@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 from service_kit import lifecycle, logs, settings, wsgi
+from service_kit.burden import Burdens
 from service_kit.database import Database, check_migrated, explained
 from service_kit.database import migrate as migrate_database
 from service_kit.faults import LeaseStore
@@ -21,6 +22,7 @@ from werkzeug.routing import BaseConverter
 
 from product_service import NAME, VERSION, openapi, routes
 from product_service.config import Settings
+from product_service.facts import RequestFacts
 from product_service.housekeeping import Housekeeper
 from product_service.metrics import Metrics
 from product_service.model import RESERVED_SKUS
@@ -40,6 +42,7 @@ class ProductApp(Flask):
     health: Health
     database: Database
     housekeeper: Housekeeper
+    burdens: Burdens
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """No view here is async; Flask would ask each function, each time."""
@@ -59,6 +62,7 @@ def create_app(config: Settings, telemetry: Telemetry | None = None) -> ProductA
     app = ProductApp(_PACKAGE, static_folder=None)
     app.database = database
     app.housekeeper = Housekeeper(database, reservations)
+    app.burdens = Burdens(leases, database)
     app.health = Health(
         {"database": database.ping, "migrations": lambda: check_migrated(database, _PACKAGE)}
     )
@@ -78,7 +82,14 @@ def create_app(config: Settings, telemetry: Telemetry | None = None) -> ProductA
     api.register_blueprint(routes.products(catalogue, token, config.max_import_bytes))
     api.register_blueprint(routes.reservations(reservations))
     api.register_blueprint(routes.fault_leases(leases, token))
-    wsgi.install(app, telemetry=telemetry, health=app.health, leases=leases, translate=_to_problem)
+    wsgi.install(
+        app,
+        telemetry=telemetry,
+        health=app.health,
+        leases=leases,
+        translate=_to_problem,
+        facts=RequestFacts(database),
+    )
     app.wsgi_app = WsgiShed(app.wsgi_app)  # type: ignore[method-assign]
     app.extensions["spec"] = api.spec
     return app

@@ -6,7 +6,7 @@ from typing import Any
 from flask_smorest import Api
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from service_kit.faults import fault_adapter
+from service_kit.faultmodel import product_fault
 
 from product_service import model
 
@@ -117,7 +117,8 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
             "ttl_s": _integer,
             "created_at": {"type": "string", "format": "date-time"},
             "expires_at": {"type": "string", "format": "date-time"},
-        }
+        },
+        optional=["match"],
     ),
     "Leases": _object({"items": {"type": "array", "items": _ref("Lease")}}),
     "Health": _object(
@@ -213,7 +214,7 @@ def register(api: Api) -> None:
     _, definitions = models_json_schema(
         [(item, "validation") for item in _MODELS], ref_template=REF
     )
-    fault = fault_adapter.json_schema(ref_template=REF)
+    fault = product_fault.json_schema(ref_template=REF)
     schemas = {**_SCHEMAS, **definitions["$defs"], **fault.pop("$defs"), "Fault": fault}
     for name, schema in schemas.items():
         api.spec.components.schema(name, schema)

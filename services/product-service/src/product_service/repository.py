@@ -215,6 +215,14 @@ def upsert(connection: Connection, items: Iterable[ImportItem]) -> int:
     return connection.execute(statement, {"items": document}).rowcount
 
 
+_CATEGORIES = select(_p.category).where(_p.sku.in_(bindparam("skus", expanding=True))).distinct()
+
+
+def categories(connection: Connection, skus: Iterable[str]) -> set[str]:
+    """Of these products."""
+    return set(connection.execute(_CATEGORIES, {"skus": list(skus)}).scalars())
+
+
 def lock_existing(connection: Connection, skus: Sequence[str]) -> set[str]:
     """Which of these skus exist; nobody else can change them until the transaction ends."""
     if connection.dialect.name == "sqlite":

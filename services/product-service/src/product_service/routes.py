@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from flask import Response, request
 from flask_smorest import Blueprint
 from opentelemetry import trace
-from service_kit import faults
 from service_kit.auth import require_admin
+from service_kit.faultmodel import NAME_PATTERN, product_fault
 from service_kit.faults import LeaseStore
 from service_kit.problem import Problem
 from service_kit.wsgi import json_response, parse_body, parse_query
@@ -37,7 +37,7 @@ _PRODUCTS = "/api/v1/products"
 _RESERVATIONS = "/api/v1/reservations"
 _SKU = [openapi.path_parameter("sku", SKU_PATTERN)]
 _ID = [openapi.path_parameter("reservation_id", ORDER_ID_PATTERN)]
-_NAME = [openapi.path_parameter("name", faults.NAME_PATTERN)]
+_NAME = [openapi.path_parameter("name", NAME_PATTERN)]
 
 
 def products(catalogue: Catalogue, token: str | None, max_import_bytes: int) -> Blueprint:
@@ -268,7 +268,7 @@ def reservations(service: Reservations) -> Blueprint:
 
 def fault_leases(leases: LeaseStore, token: str | None) -> Blueprint:
     """/faults"""
-    blueprint = Blueprint("faults", __name__, description="Injected latency and errors")
+    blueprint = Blueprint("faults", __name__, description="Injected faults")
 
     @_route(
         blueprint,
@@ -289,8 +289,8 @@ def fault_leases(leases: LeaseStore, token: str | None) -> Blueprint:
     )
     def put_fault(name: str) -> Response:
         require_admin(request.headers.get("Authorization"), token)
-        _check_path("name", name, faults.NAME_PATTERN)
-        fault = parse_body(faults.fault_adapter.validate_json)
+        _check_path("name", name, NAME_PATTERN)
+        fault = parse_body(product_fault.validate_json)
         return json_response(leases.put(name, fault).as_dict())
 
     @_route(
@@ -302,7 +302,7 @@ def fault_leases(leases: LeaseStore, token: str | None) -> Blueprint:
     )
     def delete_fault(name: str) -> Response:
         require_admin(request.headers.get("Authorization"), token)
-        _check_path("name", name, faults.NAME_PATTERN)
+        _check_path("name", name, NAME_PATTERN)
         leases.delete(name)
         return Response(status=204)
 
