@@ -261,11 +261,11 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         )
     lines += [
         "",
-        "“Theory” supposes a past without errors; in brackets, where that makes over a second, what it "
-        "is with what the windows still held of incidents before, or lacked; `<` is a bound, where no share of bad events is "
-        "known beforehand. “Recovery” is from the last rollback until every SLI is within its "
-        "objective and no page is left. “Budget” is the greatest share of a period's error budget "
-        "that went.",
+        "“Theory” supposes a past without errors; in brackets, where that makes over a second, "
+        "what it is with what the windows still held of incidents before, or lacked; `<` is a "
+        "bound, where no share of bad events is known beforehand. “Recovery” is from the last "
+        "rollback until every SLI is within its objective and no page is left. “Budget” is the "
+        "greatest share of a period's error budget that went.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|:--|:--|:--|--:|--:|--:|--:|--:|--:|",
