@@ -93,6 +93,11 @@ class _Purchase:
     key: str
     body: Mapping[str, Any]
 
+    @property
+    def asked_minor(self) -> int:
+        """What the customer was shown."""
+        return int(self.body["expected_total_minor"])
+
 
 @dataclass(frozen=True)
 class _Answer:
@@ -278,12 +283,12 @@ class Customers:
             final=not (unknown or unsettled),
         )  # fmt: skip
         if unsettled and (order_id := str(answer.body.get("id", ""))):
-            task = asyncio.create_task(self._look(order_id, purchase.key, attempt + 1))
+            task = asyncio.create_task(self._look(order_id, purchase, attempt + 1))
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
         return answer
 
-    async def _look(self, order_id: str, key: str, attempt: int) -> None:
+    async def _look(self, order_id: str, purchase: _Purchase, attempt: int) -> None:
         """Until the order has come to an end; the last look is noted."""
         url = f"{self._urls['order']}{ORDERS}/{order_id}"
         while True:
@@ -292,7 +297,16 @@ class Customers:
             status = str(answer.body.get("status", ""))
             if answer.status == 200 and status in ("confirmed", "rejected", "cancelled"):
                 result: Result = "ok" if status == "confirmed" else "refused"
-                self._note("checkout", "GET", ORDER, answer, key, attempt, result=result)
+                self._note(
+                    "checkout",
+                    "GET",
+                    ORDER,
+                    answer,
+                    purchase.key,
+                    attempt,
+                    asked_minor=purchase.asked_minor,
+                    result=result,
+                )
                 return
             attempt += 1
 
@@ -332,6 +346,7 @@ class Customers:
         key: str = "",
         attempt: int = 1,
         *,
+        asked_minor: int | None = None,
         final: bool = True,
         result: Result | None = None,
     ) -> None:
@@ -351,6 +366,7 @@ class Customers:
                 trace_id=answer.trace_id,
                 key=key,
                 order_id=_order_id(answer) if key else "",
+                asked_minor=asked_minor,
                 amount_minor=total if key and isinstance(total, int) else None,
                 attempt=attempt,
                 final=final,

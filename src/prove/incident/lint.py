@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from service_kit import faultmodel
 
 from prove.errors import UserError
-from prove.incident import judge
+from prove.incident import acquirer, judge
 from prove.incident.catalogue import Entry
 from prove.incident.record import Cause
 from prove.incident.schema import FAULT, Probe, Provider, Step, plain
@@ -40,6 +40,7 @@ _CONTRACTS: Mapping[str, "TypeAdapter[Any]"] = {
     "product": faultmodel.product_fault,
     "order": faultmodel.plain_fault,
     "payment": faultmodel.plain_fault,
+    "acquirer": acquirer.fault_adapter,
     "injector": fault_adapter,
 }
 

@@ -73,16 +73,19 @@ class Bar(Bars):
 
 
 def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], to: Console) -> None:
-    """The catalogue: a line a scenario, by family."""
+    """The catalogue, by family; below each name, what people notice."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("scenario", "family", "difficulty", "pages", "due", "what people notice"):
-        table.add_column(heading, no_wrap=heading != "what people notice")
+    for heading in ("scenario", "difficulty", "pages", "due"):
+        table.add_column(heading, overflow="fold")
+    family = ""
     for name, entry in sorted(entries.items(), key=lambda each: (each[1].prove.family, each[0])):
-        ours = entry.prove
+        if family != entry.prove.family:
+            family = entry.prove.family
+            table.add_row(f"[bold]{family}[/bold]")
         pages = "\n".join(due.alert for due in dues[name]) or "none"
         due_s = "\n".join(_due(due) for due in dues[name])
-        title = escape(entry.scenario.title)
-        table.add_row(name, ours.family, ours.difficulty, pages, due_s, title)
+        title = f"{name}\n  [dim]{escape(entry.scenario.title)}[/dim]"
+        table.add_row(title, entry.prove.difficulty, pages, due_s)
     to.print(table)
 
 

@@ -197,7 +197,7 @@ class _Run:
             counting.cancel()
             session.customers.ledger = None
             self._ledger.close()
-        if session.export:
+        if session.export and incident.windows:
             self._watch.phase("keeping the evidence", 5)
             await asyncio.to_thread(session.export, self._target, incident, self._directory)
         return incident

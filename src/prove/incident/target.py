@@ -68,7 +68,13 @@ def of(settings: StackSettings) -> Target:
         token = settings.admin_token_file.read_text().strip()
     except OSError as error:
         raise UserError(f"{settings.admin_token_file} cannot be read: {error.strerror}") from None
-    urls = {name: settings.url(port) for name, port in settings.ports.items() if name in URLS}
+    current = state.load(settings.home)
+    lacking = {"injector"} - set(current.processes if current else ())
+    urls = {
+        name: settings.url(port)
+        for name, port in settings.ports.items()
+        if name in URLS and name not in lacking
+    }
     return Target(urls, token, settings.profile, settings.database, settings)
 
 
