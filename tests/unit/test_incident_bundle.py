@@ -69,6 +69,9 @@ def test_each_file_has_what_its_window_had(kept: Path) -> None:
     )
     assert answers.value("SELECT count(*) FROM logs WHERE severity = 'ERROR'") == failed
     assert answers.value("SELECT count(*) FROM metrics WHERE isnan(value)") == 0
+    # Requests that set a fault would give the cause away.
+    assert answers.value("SELECT count(*) FROM spans WHERE contains(name, 'faults')") == 0
+    assert answers.value("SELECT count(*) FROM logs WHERE contains(body, 'faults')") == 0
     assert found.alert == bundle.Alert(
         service="order-service", signal="errors", metric="checkout-errors"
     )

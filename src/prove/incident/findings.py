@@ -93,8 +93,9 @@ def detection(found: Found) -> list[str]:
         if name and name not in expected:
             told.append(
                 f"The page {name} came as well,"
-                f" {timeline.offset(row.at_unix_us, found.timeline.zero_unix_us)} after the"
-                f" injection; the scenario doesn't name it{found.record('pages', 'expectations')}."
+                f" {(row.at_unix_us - found.timeline.zero_unix_us) / 1e6:.1f} s after the"
+                " injection; it is not among those that had to come"
+                f"{found.cite.add('record', 'a page', row.evidence.ref)}."
             )
             expected.add(name)
     if not told:
@@ -121,6 +122,7 @@ def facts(found: Found) -> list[str]:
     for event, text in (
         ("first-failure", "The first request failed"),
         ("first-slow", "The first request was slow"),
+        ("first-unsettled", "The first order was taken but not confirmed"),
         ("first-error-log", "The first error was logged"),
     ):
         if (row := found.timeline.first(event)) is not None:
@@ -381,11 +383,15 @@ def _felt(of: Requests) -> str:
     if "slow" in of.hurt:
         count = f"{of.slow:,} of {of.sent:,} {of.kind}s" if not parts else f"{of.slow:,}"
         parts.append(f"{count} took over half a second ({of.slow_share:.1%})")
+    if "unsettled" in of.hurt:
+        count = f"{of.unsettled:,} of {of.sent:,} {of.kind}s" if not parts else f"{of.unsettled:,}"
+        parts.append(f"{count} were taken but not confirmed ({of.unsettled_share:.1%})")
     if "refused" in of.hurt:
         count = f"{of.refused:,} of {of.sent:,} {of.kind}s" if not parts else f"{of.refused:,}"
         reason = f", mostly as `{of.reason}`" if of.reason else ""
         parts.append(f"{count} were refused ({of.refused_share:.1%}{reason})")
-    return " and ".join(parts) + (of.cited if parts else "")
+    told = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)
+    return told + (of.cited if parts else "")
 
 
 def _when(found: Found) -> str:
@@ -512,7 +518,14 @@ def _why(found: Found, of: Detection) -> str:
 
 def _before_the_page(found: Found) -> str:
     page = found.timeline.first("page-received")
-    first = found.timeline.first("first-failure") or found.timeline.first("first-slow")
+    first = next(
+        (
+            row
+            for row in found.timeline.rows
+            if row.event.startswith("first-") and row.evidence.kind == "ledger"
+        ),
+        None,
+    )
     if page is None or first is None or page.at_unix_us <= first.at_unix_us:
         return ""
     return (

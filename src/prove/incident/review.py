@@ -165,6 +165,7 @@ def figures(review: Review) -> dict[str, Any]:
             "failed": each.bad,
             "unanswered": each.unanswered,
             "slow": each.slow,
+            "unsettled": each.unsettled,
             "refused": each.refused,
             "failed_at_the_servers": seen.failed,
             "unseen_by_the_servers": seen.unseen,
@@ -260,6 +261,11 @@ def _requests(found: Found) -> list[tuple[str, str, str]]:
                 f"{of.kind}s over {views.SLOW_MS} ms",
                 f"{of.slow:,} ({of.slow_share:.2%}){of.cited}",
                 _worst(found, of.kind),
+            ),
+            *(
+                [(f"{of.kind}s taken, not confirmed (202)", f"{of.unsettled:,}{of.cited}", "-")]
+                if of.kind == "checkout"
+                else []
             ),
             (
                 f"{of.kind}s refused (4xx)",

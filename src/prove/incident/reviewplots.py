@@ -123,7 +123,11 @@ def _rate(axes: "Axes", of: _Course) -> None:
         well,
         slow,
         bad,
-        labels=("answered in time", f"over {views.SLOW_MS} ms", "failed or unanswered"),
+        labels=(
+            "answered in time",
+            f"over {views.SLOW_MS} ms or unsettled",
+            "failed or unanswered",
+        ),
         colors=(_OK, _SLOW, _BAD),
         step="mid",
     )
@@ -204,7 +208,7 @@ def _band(axes: "Axes", of: _Course, told: Timeline, burns: Sequence[Burn]) -> N
     bad = [
         of.at(row.at_unix_us)
         for row in told.rows
-        if row.event in ("first-failure", "last-failure", "first-slow", "last-slow")
+        if row.event.startswith(("first-", "last-")) and row.evidence.kind == "ledger"
     ]
     if bad:
         rows.append(("customers hit", [(min(bad), max(bad) - min(bad))], [], _SLOW))
