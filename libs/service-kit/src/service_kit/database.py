@@ -21,10 +21,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool
 
 from service_kit.lifecycle import StartupError
 
 BUSY_TIMEOUT_S = 5
+_OVERFLOW = 10  # connections beyond the pool's size that may be open for a moment
 _MIGRATION_LOCK = 0x70726F7665  # "prove": the key of PostgreSQL's advisory lock
 
 
@@ -35,10 +37,14 @@ class Database:
         self, url: URL, *, pool_size: int = 8, synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     ) -> None:
         self.url = url
+        self.capacity = pool_size + _OVERFLOW
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = create_engine(
-                url, pool_size=pool_size, connect_args={"timeout": BUSY_TIMEOUT_S}
+                url,
+                pool_size=pool_size,
+                max_overflow=_OVERFLOW,
+                connect_args={"timeout": BUSY_TIMEOUT_S},
             )
             _configure_sqlite(self.engine, synchronous)
             self._reader = self.engine
@@ -46,12 +52,20 @@ class Database:
             self.engine = create_engine(
                 url,
                 pool_size=pool_size,
+                max_overflow=_OVERFLOW,
                 pool_pre_ping=True,
                 connect_args={"connect_timeout": BUSY_TIMEOUT_S},
             )
             # One statement is its own transaction: no BEGIN and COMMIT round trips.
             self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
+
+    @property
+    def has_free(self) -> bool:
+        """Whether a connection can be had without waiting for one that is in use."""
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)  # noqa: S101
+        return pool.checkedout() < self.capacity
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"prove/order-service/internal/config"
+	"prove/order-service/internal/fault"
 	"prove/order-service/internal/order"
 	"prove/order-service/internal/peertest"
 	"prove/order-service/internal/store"
@@ -30,6 +31,7 @@ type shop struct {
 	peers    *peertest.Peers
 	db       *store.Store
 	orders   *order.Service
+	faults   *fault.Leases
 	draining atomic.Bool
 }
 
@@ -63,7 +65,9 @@ func newShopWith(t *testing.T, instrument func(*order.Service), change ...func(*
 		t.Fatal(err)
 	}
 	var handler http.Handler
-	s.orders, handler, err = wire(cfg, &telemetry.Telemetry{Log: slog.New(slog.DiscardHandler)}, s.db, s.draining.Load)
+	log := slog.New(slog.DiscardHandler)
+	s.faults = fault.Open(cfg.FaultsFile, log)
+	s.orders, handler, err = wire(cfg, &telemetry.Telemetry{Log: log}, s.db, s.faults, s.draining.Load)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +82,8 @@ func newShopWith(t *testing.T, instrument func(*order.Service), change ...func(*
 	work, stop := context.WithCancel(context.Background())
 	var background sync.WaitGroup
 	background.Go(func() { s.orders.Work(work) })
+	burdens := fault.Burdens{Leases: s.faults, Database: s.db, Log: log}
+	background.Go(func() { burdens.Follow(work) })
 	t.Cleanup(func() {
 		server.Close()
 		stop()
@@ -260,6 +266,8 @@ func TestRejections(t *testing.T) {
 		"unknown token": {fmt.Sprintf(basket, "tok_other"), "unknown-payment-method", "", "", 422, 0},
 		"currency": {`{"customer_id":"c1","currency":"EUR","lines":[{"sku":"A","quantity":1}],"payment_method":"tok_approve"}`,
 			"currency-mismatch", "", "", 422, 0},
+		"price": {`{"customer_id":"c1","expected_total_minor":1,"lines":[{"sku":"A","quantity":1}],"payment_method":"tok_approve"}`,
+			"price-changed", "", "", 409, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t)

@@ -124,7 +124,8 @@ func serve() (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 
 	var draining atomic.Bool
-	orders, handler, err := wire(cfg, tel, db, draining.Load)
+	faults := fault.Open(cfg.FaultsFile, tel.Log)
+	orders, handler, err := wire(cfg, tel, db, faults, draining.Load)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -132,7 +133,7 @@ func serve() (err error) {
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       75 * time.Second,
-		// Longer than the longest fault and the longest checkout together.
+		// Longer than the longest checkout; a request that a fault hits has no limit.
 		WriteTimeout:   30*time.Second + 2*cfg.CheckoutTimeout,
 		MaxHeaderBytes: 64 << 10, // httpapi answers properly well below
 	}
@@ -143,6 +144,8 @@ func serve() (err error) {
 	defer stopWork()
 	var background sync.WaitGroup
 	background.Go(func() { orders.Work(work) })
+	burdens := fault.Burdens{Leases: faults, Database: db, Log: tel.Log}
+	background.Go(func() { burdens.Follow(work) })
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	tel.Log.Info("serving", "address", cfg.Address(), "version", version, "database", cfg.Database.Driver)
@@ -225,8 +228,8 @@ func openStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
 }
 
 // wire makes the service of its parts.
-func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, draining func() bool) (
-	*order.Service, http.Handler, error) {
+func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, faults *fault.Leases,
+	draining func() bool) (*order.Service, http.Handler, error) {
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return nil, nil, err
@@ -265,7 +268,7 @@ func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, draining
 		GiveUp:      cfg.PaymentGiveUp,
 	}
 	handler, _, err := httpapi.New(httpapi.Options{
-		Orders: orders, Admission: bulkhead.New[any](cfg.MaxCheckouts), Shed: metrics.Shed, Database: db, Faults: fault.Open(cfg.FaultsFile, tel.Log), Log: tel.Log,
+		Orders: orders, Admission: bulkhead.New[any](cfg.MaxCheckouts), Shed: metrics.Shed, Database: db, Faults: faults, Log: tel.Log,
 		Peers: func() map[string]string {
 			return map[string]string{"product-service": products.State(), "payment-service": payments.State()}
 		},

@@ -114,6 +114,18 @@ func TestWrongLeasesAreNamed(t *testing.T) {
 		"params.scale_ms": {Name: "a", Type: "latency", TTL: 1, Params: Params{Distribution: "pareto"}},
 		"params.shape": {Name: "a", Type: "latency", TTL: 1,
 			Params: Params{Distribution: "pareto", ScaleMS: ptr(1.0)}},
+		"params.over_s": {Name: "a", Type: "latency", TTL: 1,
+			Params: Params{Distribution: "ramp", FromMS: ptr(0.0), ToMS: ptr(1.0)}},
+		"params.from_ms":     {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(1.0), FromMS: ptr(1.0)}},
+		"params.body":        {Name: "a", Type: "error", TTL: 1, Params: Params{Rate: ptr(1.0), Body: ptr(strings.Repeat("ä", 4097))}},
+		"params.bytes_per_s": {Name: "a", Type: "drip", TTL: 1, Params: Params{BytesPerS: ptr(0.5)}},
+		"params.after_s":     {Name: "a", Type: "crash-loop", TTL: 1},
+		"params.share":       {Name: "a", Type: "cpu", TTL: 1, Params: Params{Share: ptr(1.5)}},
+		"params.cap_mb":      {Name: "a", Type: "memory", TTL: 1, Params: Params{MBPerS: ptr(1.0), CapMB: 513}},
+		"params.connections": {Name: "a", Type: "pool", TTL: 1, Params: Params{Connections: 1, All: true}},
+		"params.every_ms":    {Name: "a", Type: "lock", TTL: 1, Params: Params{HoldMS: ptr(1.0)}},
+		"match":              {Name: "a", Type: "cpu", TTL: 1, Match: Match{Method: "GET"}, Params: Params{Share: ptr(1.0)}},
+		"match.percentage":   {Name: "a", Type: "hang", TTL: 1, Match: Match{Percentage: ptr(101.0)}},
 	} {
 		var invalid *InvalidError
 		if err := l.Put(lease); !errors.As(err, &invalid) || invalid.Field != field {

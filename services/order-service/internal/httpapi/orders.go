@@ -84,6 +84,7 @@ type createInput struct {
 		Lines         []inputLine `json:"lines" minItems:"1" maxItems:"500" nullable:"false"`
 		PaymentMethod string      `json:"payment_method" pattern:"^tok_[a-z0-9_]{1,60}$" example:"tok_approve" doc:"A method token; never a card number"`
 		Currency      string      `json:"currency,omitempty" nullable:"true" pattern:"^[A-Z]{3}$" doc:"If given, must be the catalogue's"`
+		ExpectedTotal *int64      `json:"expected_total_minor,omitempty" nullable:"true" minimum:"0" maximum:"1000000000000000" doc:"What the customer was shown, in minor units; if given, the goods are not sold for anything else"`
 	}
 }
 
@@ -196,7 +197,7 @@ func (s *server) create(ctx context.Context, in *createInput) (*answerOutput, er
 	}
 	req := order.Request{
 		CustomerID: in.Body.CustomerID, Key: in.Key, PaymentMethod: in.Body.PaymentMethod,
-		Currency: in.Body.Currency, Lines: make([]order.Line, len(in.Body.Lines)),
+		Currency: in.Body.Currency, ExpectedTotal: in.Body.ExpectedTotal, Lines: make([]order.Line, len(in.Body.Lines)),
 	}
 	for i, l := range in.Body.Lines {
 		req.Lines[i] = order.Line{SKU: l.SKU, Quantity: l.Quantity}

@@ -31,6 +31,7 @@ type Problem struct {
 	SKU       string       `json:"sku,omitempty"`
 	Available *int64       `json:"available,omitempty"`
 	Reason    string       `json:"reason,omitempty"`
+	Total     *int64       `json:"total_minor,omitempty" doc:"What the goods cost, where that is not what was expected"`
 
 	retryAfter int
 }
@@ -101,6 +102,7 @@ var errorKinds = []struct {
 var failureKinds = map[order.Code]kind{
 	order.Declined:         {402, "declined", "The payment was declined", 0},
 	order.StockShort:       {409, "stock-short", "There is not enough stock", 0},
+	order.PriceChanged:     {409, "price-changed", "The goods cost something else than expected", 0},
 	order.PaymentTimeout:   {402, "payment-timeout", "The payment's outcome could not be learned in time", 0},
 	order.ReservationGone:  {409, "reservation-gone", "The stock was sold to somebody else", 0},
 	order.UnknownSKU:       {422, "unknown-sku", "There is no such product", 0},
@@ -145,7 +147,7 @@ func fromFailure(ctx context.Context, instance string, o *order.Order) *Problem 
 	}
 	p := k.problem(ctx, instance, f.Reason)
 	p.about(o)
-	p.SKU, p.Available = f.SKU, f.Available
+	p.SKU, p.Available, p.Total = f.SKU, f.Available, f.Total
 	if f.Code == order.Declined {
 		p.Reason, p.Detail = f.Reason, "the payment was declined: "+f.Reason
 	}

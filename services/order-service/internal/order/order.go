@@ -67,6 +67,7 @@ const (
 	Invalid          Code = "invalid-order"
 	PaymentTimeout   Code = "payment-timeout"
 	ReservationGone  Code = "reservation-gone"
+	PriceChanged     Code = "price-changed"
 	Unavailable      Code = "unavailable"
 )
 
@@ -76,6 +77,7 @@ type Failure struct {
 	Reason    string `json:"reason,omitempty"`
 	SKU       string `json:"sku,omitempty"`
 	Available *int64 `json:"available,omitempty"`
+	Total     *int64 `json:"total_minor,omitempty"` // what the goods cost, not what was expected
 }
 
 // Order is one customer's purchase. Amounts are minor units of Currency, times are UTC.
@@ -95,6 +97,7 @@ type Order struct {
 	Currency      string
 	Lines         []Line
 	TotalMinor    int64
+	ExpectedTotal *int64 // what the customer was shown; nil: not told
 	PaymentID     string
 	Failure       *Failure
 	TraceParent   string // W3C traceparent of the checkout
@@ -110,6 +113,8 @@ type Request struct {
 	Lines         []Line
 	PaymentMethod string
 	Currency      string // optional: the currency the customer expects
+	// ExpectedTotal is optional: what the customer was shown. The goods are not sold for anything else.
+	ExpectedTotal *int64 `json:",omitempty"`
 }
 
 // Errors of the domain that are not a rejection of an order.
@@ -132,7 +137,8 @@ func newOrder(req Request, now time.Time) (*Order, error) {
 		ID: id.String(), CustomerID: req.CustomerID, Key: req.Key,
 		Status: Pending, Step: StepReserve, StepSince: now, DueAt: now,
 		PaymentMethod: req.PaymentMethod, Currency: req.Currency, Lines: req.Lines,
-		CreatedAt: now, UpdatedAt: now,
+		ExpectedTotal: req.ExpectedTotal,
+		CreatedAt:     now, UpdatedAt: now,
 	}, nil
 }
 

@@ -307,6 +307,10 @@ func (s *Service) reserve(ctx context.Context, o *Order) error {
 	case o.Currency != "" && o.Currency != r.Currency:
 		reason := "prices are in " + r.Currency
 		return o.reject(Failure{Code: CurrencyMismatch, Reason: reason}, o.undo(), now)
+	case o.ExpectedTotal != nil && *o.ExpectedTotal != r.TotalMinor:
+		// The catalogue that the customer saw was wrong, or has changed: not for us to decide.
+		reason := fmt.Sprintf("the goods cost %d, not %d", r.TotalMinor, *o.ExpectedTotal)
+		return o.reject(Failure{Code: PriceChanged, Reason: reason, Total: &r.TotalMinor}, o.undo(), now)
 	}
 	trace.SpanFromContext(ctx).AddEvent("stock reserved", trace.WithAttributes(
 		attribute.Int64("prove.order.total_minor", r.TotalMinor)))
@@ -422,6 +426,8 @@ func (s *Service) settled(ctx context.Context, o *Order) {
 		s.Observer.Outcome(ctx, "declined", o)
 	case StockShort:
 		s.Observer.Outcome(ctx, "short", o)
+	case PriceChanged:
+		s.Observer.Outcome(ctx, "price-changed", o)
 	case UnknownSKU, CurrencyMismatch, UnknownMethod, Invalid:
 		s.Observer.Outcome(ctx, "refused", o) // the client's mistake, not a failure of the shop
 	default:

@@ -56,6 +56,7 @@ func TestSteps(t *testing.T) {
 	putOff := func(o *Order) { o.putOff(time.Now(), time.Now()) }
 	old := func(o *Order) { putOff(o); o.StepSince = time.Now().Add(-time.Hour) }
 	free := func(o *Order) { o.TotalMinor = 0 }
+	shown := func(total int64) func(*Order) { return func(o *Order) { o.ExpectedTotal = &total } }
 	for name, c := range map[string]struct {
 		status Status
 		step   Step
@@ -77,6 +78,8 @@ func TestSteps(t *testing.T) {
 		"reserve not sent, later": {Pending, StepReserve, putOff, peers{err: ErrNotSent}, Pending, StepReserve, "", true},
 		"no reservation, later":   {Pending, StepReserve, putOff, peers{err: broken}, Pending, StepReserve, "", true},
 		"currency":                {Pending, StepReserve, nil, peers{reserve: Reservation{Currency: "EUR"}}, Rejected, StepRelease, CurrencyMismatch, false},
+		"price as shown":          {Pending, StepReserve, shown(500), peers{reserve: gbp}, Reserved, StepCharge, "", false},
+		"price not as shown":      {Pending, StepReserve, shown(5000), peers{reserve: gbp}, Rejected, StepRelease, PriceChanged, false},
 		"charged":                 {Reserved, StepCharge, nil, peers{payment: captured}, Paid, StepCommit, "", false},
 		"charged late":            {Reserved, StepCharge, putOff, peers{payment: captured}, Paid, StepCommit, "", false},
 		"free":                    {Reserved, StepCharge, free, peers{err: broken}, Paid, StepCommit, "", false},
@@ -158,7 +161,8 @@ func (o *outcomes) Recovered(context.Context, time.Duration)            {}
 
 func TestOutcomes(t *testing.T) {
 	for code, want := range map[Code]string{"": "confirmed", Declined: "declined", StockShort: "short",
-		UnknownSKU: "refused", CurrencyMismatch: "refused", Invalid: "refused", UnknownMethod: "refused",
+		PriceChanged: "price-changed",
+		UnknownSKU:   "refused", CurrencyMismatch: "refused", Invalid: "refused", UnknownMethod: "refused",
 		PaymentTimeout: "failed", ReservationGone: "failed", Unavailable: "failed"} {
 		var got outcomes
 		o := &Order{}

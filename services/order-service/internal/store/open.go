@@ -34,6 +34,7 @@ var ErrNotMigrated = errors.New("the database schema is not up to date")
 type Store struct {
 	write  *sql.DB // SQLite: a single connection, so that writers queue here and never meet SQLITE_BUSY
 	read   *sql.DB
+	apart  func() (*sql.DB, error) // opens a pool of one connection that may write
 	driver string
 	name   string // what the database is called in messages: the file, or the host
 	stmt   statements
@@ -74,11 +75,16 @@ func (s *Store) openSQLite(path string) (err error) {
 		dsn := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}
 		return sql.Open("sqlite", dsn.String())
 	}
-	s.write, err = open("busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)")
-	if err != nil {
+	s.apart = func() (*sql.DB, error) {
+		db, err := open("busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)")
+		if err == nil {
+			db.SetMaxOpenConns(1)
+		}
+		return db, err
+	}
+	if s.write, err = s.apart(); err != nil {
 		return err
 	}
-	s.write.SetMaxOpenConns(1)
 	if s.read, err = open("busy_timeout(5000)", "query_only(1)"); err != nil {
 		return err
 	}
@@ -101,6 +107,11 @@ func (s *Store) openPostgres(dsn string) error {
 	}
 	// A statement that waits longer than any caller does is given up by the server.
 	config.RuntimeParams["statement_timeout"] = "10000"
+	s.apart = func() (*sql.DB, error) {
+		db := stdlib.OpenDB(*config)
+		db.SetMaxOpenConns(1)
+		return db, nil
+	}
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(16)

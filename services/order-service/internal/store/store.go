@@ -14,12 +14,12 @@ import (
 
 const columns = `id, customer_id, idempotency_key, status, step, step_since_us, attempts, owner,
 	due_at_us, put_off_at_us, version, payment_method, currency, lines, total_minor, payment_id,
-	failure, traceparent, created_at_us, updated_at_us`
+	failure, traceparent, created_at_us, updated_at_us, expected_total_minor`
 
 // $n is understood by both databases. Triggers keep order_steps: see migrations.
 const (
 	insertOrder = `INSERT INTO orders (` + columns + `, fingerprint) VALUES
-		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 		ON CONFLICT (customer_id, idempotency_key) DO NOTHING`
 	updateOrder = `UPDATE orders SET status = $1, step = $2, step_since_us = $3, attempts = $4,
 		owner = $5, due_at_us = $6, put_off_at_us = $7, version = $8, currency = $9, lines = $10,
@@ -96,7 +96,7 @@ func (s *Store) Create(ctx context.Context, o *order.Order, fingerprint []byte, 
 			string(o.Status), string(o.Step), o.StepSince.UnixMicro(), o.Attempts, o.Owner,
 			o.DueAt.UnixMicro(), orNull(o.PutOffAt), 1, o.PaymentMethod, o.Currency, lines,
 			o.TotalMinor, o.PaymentID, failure, o.TraceParent, o.CreatedAt.UnixMicro(),
-			o.UpdatedAt.UnixMicro(), fingerprint)
+			o.UpdatedAt.UnixMicro(), o.ExpectedTotal, fingerprint)
 		made := int64(0)
 		if err == nil {
 			made, err = res.RowsAffected()
@@ -337,7 +337,7 @@ func scan(row interface{ Scan(...any) error }, more ...any) (*order.Order, error
 	)
 	fields := []any{&o.ID, &o.CustomerID, &key, &o.Status, &o.Step, &since, &o.Attempts, &o.Owner,
 		&due, &putOff, &o.Version, &o.PaymentMethod, &o.Currency, &lines, &o.TotalMinor,
-		&o.PaymentID, &failure, &o.TraceParent, &created, &updated}
+		&o.PaymentID, &failure, &o.TraceParent, &created, &updated, &o.ExpectedTotal}
 	if err := row.Scan(append(fields, more...)...); err != nil {
 		return nil, err
 	}

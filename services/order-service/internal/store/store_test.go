@@ -90,7 +90,8 @@ func create(t *testing.T, s *Store, o *order.Order) {
 
 func TestAnOrderComesBackAsItWasSaved(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
-		o := newOrder("c", "k")
+		o, expected := newOrder("c", "k"), int64(1<<40)
+		o.ExpectedTotal = &expected
 		create(t, s, o)
 		got, err := s.Get(t.Context(), o.ID)
 		if err != nil || !reflect.DeepEqual(got, o) {
@@ -100,7 +101,7 @@ func TestAnOrderComesBackAsItWasSaved(t *testing.T) {
 		o.Status, o.Step, o.Attempts = order.Rejected, order.StepRelease, 2
 		o.PutOffAt, o.Owner, o.DueAt = o.CreatedAt.Add(time.Second), "", o.CreatedAt.Add(long)
 		o.UpdatedAt, o.StepSince = o.CreatedAt.Add(2*time.Second), o.CreatedAt.Add(time.Minute)
-		o.Failure = &order.Failure{Code: order.StockShort, SKU: "A", Available: &available}
+		o.Failure = &order.Failure{Code: order.StockShort, SKU: "A", Available: &available, Total: &expected}
 		o.Currency, o.TotalMinor, o.PaymentID = "GBP", 1<<40, "pay-1"
 		o.Lines = append(o.Lines, order.Line{SKU: "B", Quantity: 1, PriceMinor: 3})
 		if err := s.Save(t.Context(), o, nil); err != nil {

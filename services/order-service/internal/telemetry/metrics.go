@@ -67,7 +67,7 @@ func NewMetrics() (*Metrics, error) {
 // every rate, and until then nobody can tell "none" from "not measured".
 func (m *Metrics) fromZero() {
 	ctx := context.Background()
-	for _, outcome := range []string{"confirmed", "declined", "short", "refused", "unsettled", "failed", "cancelled"} {
+	for _, outcome := range []string{"confirmed", "declined", "short", "price-changed", "refused", "unsettled", "failed", "cancelled"} {
 		m.orders.Add(ctx, 0, metric.WithAttributes(attribute.String("prove.outcome", outcome)))
 	}
 	for _, step := range []order.Step{order.StepReserve, order.StepCharge, order.StepCommit,

@@ -45,7 +45,7 @@ func TestEveryPeerAndEveryOutcomeIsThereFromTheStart(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]int{
-		orders: 7, orderRetries: 5, checkoutsShed: 3, peerRetries: 4, breakerState: 2, "process.cpu.time": 2,
+		orders: 8, orderRetries: 5, checkoutsShed: 3, peerRetries: 4, breakerState: 2, "process.cpu.time": 2,
 	} {
 		if series[name] != want {
 			t.Errorf("%s has %d series, want %d", name, series[name], want)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.trace import Span
 from service_kit import asgi, lifecycle, logs, settings, telemetry
+from service_kit.burden import Burdens
 from service_kit.database import Database, check_migrated, explained, migrate
 from service_kit.faults import LeaseStore
 from service_kit.health import Health
@@ -62,8 +63,11 @@ def create_app(config: Settings, database: Database) -> FastAPI:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "database"))
         acquirer.open()
         worker.start()
+        burdens = Burdens(leases, database)
+        burdens.start()
         health.started = True
         yield
+        burdens.stop()
         await worker.stop(_SETTLE_S)
         await acquirer.close()
 

@@ -11,6 +11,7 @@ from service_kit import asgi, deadline
 from service_kit.problem import Problem
 from service_kit.types import WholeNumber
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from payment_service.model import Charge, MethodToken, Payment, Status
@@ -225,8 +226,8 @@ def translate(error: Exception) -> Problem | None:
             return Problem(503, "unavailable", detail, headers={"Retry-After": "1"})
         case RequestValidationError() if _key_is_missing(error):
             return Problem(400, "key-missing", "Send an Idempotency-Key header.")
-        case DBAPIError():
-            # Busy, full, gone: the caller may come again, under the same key.
+        case DBAPIError() | PoolTimeoutError():
+            # Busy, full, gone, no connection free: the caller may come again, under the same key.
             headers = {"Retry-After": "1"}
             return Problem(503, "unavailable", "The database cannot be used now.", headers=headers)
     return None

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 from service_kit import lifecycle, logs, settings, wsgi
+from service_kit.burden import Burdens
 from service_kit.database import Database, check_migrated, explained
 from service_kit.database import migrate as migrate_database
 from service_kit.faults import LeaseStore
@@ -41,6 +42,7 @@ class ProductApp(Flask):
     health: Health
     database: Database
     housekeeper: Housekeeper
+    burdens: Burdens
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """No view here is async; Flask would ask each function, each time."""
@@ -60,6 +62,7 @@ def create_app(config: Settings, telemetry: Telemetry | None = None) -> ProductA
     app = ProductApp(_PACKAGE, static_folder=None)
     app.database = database
     app.housekeeper = Housekeeper(database, reservations)
+    app.burdens = Burdens(leases, database)
     app.health = Health(
         {"database": database.ping, "migrations": lambda: check_migrated(database, _PACKAGE)}
     )

@@ -79,11 +79,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
         assert self.app is not None  # noqa: S101
         worker.health = self.app.health
         self.app.housekeeper.start()
+        self.app.burdens.start()
         self.app.health.started = True
 
     def _worker_exit(self, _arbiter: Arbiter, _worker: "_Worker") -> None:
         if self.app is not None:
             self.app.housekeeper.stop()
+            self.app.burdens.stop()
         self._telemetry.shutdown(_FLUSH_S)
 
 
