@@ -74,19 +74,17 @@ class Bar(Bars):
 
 def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], to: Console) -> None:
     """The catalogue, by family; below each name, what people notice."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("scenario", "difficulty", "pages", "due"):
-        table.add_column(heading, overflow="fold")
     family = ""
     for name, entry in sorted(entries.items(), key=lambda each: (each[1].prove.family, each[0])):
         if family != entry.prove.family:
             family = entry.prove.family
-            table.add_row(f"[bold]{family}[/bold]")
-        pages = "\n".join(due.alert for due in dues[name]) or "none"
-        due_s = "\n".join(_due(due) for due in dues[name])
-        title = f"{name}\n  [dim]{escape(entry.scenario.title)}[/dim]"
-        table.add_row(title, entry.prove.difficulty, pages, due_s)
-    to.print(table)
+            to.print(f"\n[bold]{family}[/bold]")
+        told = [(due.alert, _due(due)) for due in dues[name]] or [("no page", "")]
+        for row, (alert, due_s) in enumerate(told):
+            first = (name, entry.prove.difficulty) if row == 0 else ("", "")
+            line = f"  {first[0]:<29} {first[1]:<7} {alert:<24} {due_s}"
+            to.print(line.rstrip(), highlight=False, soft_wrap=True)
+        to.print(f"    [dim]{escape(entry.scenario.title)}[/dim]", highlight=False)
 
 
 def _due(due: Due) -> str:
