@@ -396,19 +396,17 @@ def _felt(of: Requests) -> str:
 
 def _when(found: Found) -> str:
     zero_us = found.timeline.zero_unix_us
-    hit = [
-        moment
-        for each in (found.impact.requests if found.impact else ())
-        if each.hurt
-        for moment in (each.first_bad_us, each.last_bad_us)
-        if moment is not None
-    ]
     began = f"{day(zero_us)}, {timeline.moment(zero_us)} UTC"
     if found.incident.injected_unix_us is None:
         return f"The run began on {began}; nothing was injected."
     ended_us = found.incident.rolled_back_unix_us
     in_for = f", and was in for {lasted((ended_us - zero_us) / 1e6)}" if ended_us else ""
-    felt = f" Customers were hit for {lasted((max(hit) - min(hit)) / 1e6)}." if hit else ""
+    felt = ""
+    if found.impact and (hit := found.impact.hit_s):
+        felt = (
+            f" In {units.count(len(hit), 'second')} more than a tenth of the reads or of the"
+            f" checkouts went wrong{found.impact.cited_hit}."
+        )
     return f"It began on {began}{in_for}.{felt}"
 
 
@@ -478,15 +476,19 @@ def _why(found: Found, of: Detection) -> str:
     objective = promised.find(of.slo) if promised else None
     if promised is None or objective is None or found.impact is None:
         return "Why then is not known: the objectives were not kept."
-    until_s = found.impact.window.start_unix_s + (of.paged_s or of.within_s)
+    start_s = found.impact.window.start_unix_s
+    until_s = start_s + (of.paged_s if of.paged_s is not None else of.within_s)
     points = [
-        value
+        (at_s, value)
         for at_s, value in found.kept.points(objective.id)
-        if found.impact.window.start_unix_s + promised.shortest_s <= at_s <= until_s
+        if start_s < at_s <= until_s + 2 * promised.interval_s
     ]
-    if not points:
+    # Before a whole window has passed its value is still that of before, in part.
+    whole = [value for at_s, value in points if at_s >= start_s + promised.shortest_s]
+    values = whole or [value for _, value in points[-1:]]
+    if not values:
         return "Why then is not known: no value of its SLI was kept."
-    share = sum(points) / len(points)
+    share = sum(values) / len(values)
     pairs = promised.pairs(of.severity)
     mark = found.cite.add(
         "query",
@@ -508,7 +510,8 @@ def _why(found: Found, of: Detection) -> str:
         off = (
             f"; it came {late_s:.1f} s later: export, evaluation and delivery take their time"
             if late_s >= 0
-            else f"; it came {-late_s:.1f} s earlier: more was bad at first, or already before"
+            else f"; it came {-late_s:.1f} s earlier: windows held bad events already, or so few"
+            " events that those bad ones were a large share"
         )
     return (
         f"Its SLI had {share:.1%} bad on average until then{mark}: at such a share"

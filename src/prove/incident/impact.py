@@ -16,6 +16,8 @@ from prove.incident.tables import Tables
 ENTRANCES = {"checkout": ("order-service", "POST"), "read": ("product-service", "GET")}
 """The service that clients ask, and how, by the kind of request."""
 _PREFIX = {"checkout": "/api/v1/orders", "read": "/api/v1/products"}
+HIT = 0.1
+"""A second is one in which customers were hit when more of its requests went wrong."""
 _HURT = f"{views.FAILED} OR {views.SLOW} OR {views.UNSETTLED}"
 _SLOS: dict[Kind, str] = {"checkout": "checkout", "read": "product-reads"}
 
@@ -187,6 +189,9 @@ class Impact:
     purchases: Purchases
     seen: list[Seen]
     budgets: list[Budget]
+    hit_s: list[int]
+    """Unix seconds in which more than a tenth of the requests of a kind went wrong."""
+    cited_hit: str
 
     def of(self, kind: Kind) -> Requests:
         """The clients' requests of a kind."""
@@ -203,6 +208,10 @@ def measure(
     """What the record says of the incident's window, and of the baseline to compare it with."""
     window = windows.incident
     within = _within(window)
+    hit = (
+        f"SELECT DISTINCT at_unix_us // 1000000 AS second FROM requests WHERE {within}"  # noqa: S608
+        f" GROUP BY kind, second HAVING avg(({_HURT})::INT) > {HIT} ORDER BY second"
+    )
     kinds: Sequence[Kind] = ("checkout", "read")
     requests = [_requests(kind, windows, answers, cite) for kind in kinds]
     return Impact(
@@ -213,6 +222,8 @@ def measure(
         budgets=[_budget(slo, promised, window, requests, kept, cite) for slo in promised.slos]
         if promised
         else [],
+        hit_s=[int(second) for (second,) in answers.ask(hit)],
+        cited_hit=cite.add("ledger", "seconds in which over a tenth went wrong", hit),
     )
 
 

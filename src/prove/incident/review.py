@@ -110,7 +110,9 @@ def make(directory: Path) -> Review:
             for line, row in zip(timeline.lines(told), told.rows, strict=True)
         ],
         truths=_truths(directory),
-        draw=lambda: reviewplots.draw(incident, told, burns, answers, kept, promised),
+        draw=lambda: reviewplots.draw(
+            incident, told, burns, answers, kept, promised, cost.hit_s if cost else ()
+        ),
     )
 
 
