@@ -148,6 +148,8 @@ def test_a_run_without_an_injection_is_reviewed(tmp_path: Path) -> None:
     )
     made = review.make(kept)
     assert "nothing was injected" in made.cards.when
+    assert "ended before its injection" in made.cards.broke
+    assert not made.well
     assert any("no steady state" in each for each in made.unknown)
     assert review.html(made)
 

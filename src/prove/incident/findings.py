@@ -98,6 +98,8 @@ def detection(found: Found) -> list[str]:
                 f"{found.cite.add('record', 'a page', row.evidence.ref)}."
             )
             expected.add(name)
+    if not told and found.impact is None:
+        return ["Nothing was injected, so there was nothing to notice."]
     if not told:
         quiet = found.timeline.first("page-received") is None
         told.append(
@@ -199,6 +201,8 @@ def contributing(found: Found) -> list[str]:
 
 def well(found: Found) -> list[str]:
     """What the record shows to have worked."""
+    if found.impact is None:
+        return []
     figures, told = found.incident.figures, []
     in_time = [each for each in found.incident.detections if _in_time(each)]
     for each in in_time:
@@ -285,6 +289,8 @@ def badly(found: Found) -> list[str]:
 
 def luckily(found: Found) -> list[str]:
     """What could have been worse for no merit of the system's."""
+    if found.impact is None:
+        return []
     told = [
         "What was wrong was known to whoever ran the drill, and was taken back by the run: the time"
         " to find a cause and to mend it is not in these figures."
@@ -306,15 +312,15 @@ def luckily(found: Found) -> list[str]:
 def unknown(found: Found) -> list[str]:
     """What the record does not say."""
     told = [f"Missing: {each}." for each in found.missing]
-    if found.incident.verdict in ("aborted", "interrupted", "running"):
+    if not _finished(found):
         why = f": {found.incident.why}" if found.incident.why else ""
         told.append(
             f"The run was not finished ({found.incident.verdict}{why}); what came after is not"
             " known."
         )
     if found.impact is None:
-        told.append("What it cost: there is no window of the incident.")
-    elif not any(each.sent for each in found.impact.requests):
+        return told
+    if not any(each.sent for each in found.impact.requests):
         told.append("What customers saw: their ledger is empty.")
     elif found.impact.purchases.without_amount:
         of = found.impact.purchases
@@ -364,7 +370,8 @@ def day(unix_us: int) -> str:
 
 def _broke(found: Found) -> str:
     if found.impact is None:
-        return f"{found.incident.title}. No request was made while it was in."
+        why = f": {found.incident.why}" if found.incident.why else ""
+        return f"Nothing: the run ended before its injection ({found.incident.verdict}{why})."
     told = [sentence for each in found.impact.requests if each.sent if (sentence := _felt(each))]
     if not told:
         return "Customers felt nothing: no more requests failed, were slow or refused than before."
@@ -411,6 +418,8 @@ def _when(found: Found) -> str:
 
 
 def _noticed(found: Found) -> str:
+    if found.impact is None:
+        return "There was nothing to notice."
     pages = [row for row in found.timeline.rows if row.event == "page-received"]
     expected = [each for each in found.incident.detections if each.severity == "page"]
     if not pages:
@@ -428,7 +437,7 @@ def _noticed(found: Found) -> str:
 
 def _cost(found: Found) -> str:
     if found.impact is None:
-        return "Not known."
+        return "Nothing that this run did."
     of = found.impact.purchases
     parts = []
     if of.lost:
