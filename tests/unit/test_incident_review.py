@@ -179,6 +179,14 @@ def test_the_command_writes_into_the_record_or_elsewhere(
     assert "there is no incident 'nobody'" in str(done.exception)
 
 
+def test_a_line_that_was_being_written_is_left_out(kept: Path) -> None:
+    ledger = kept / record.LEDGER
+    whole = ledger.read_text()
+    ledger.write_text(whole[:-40])
+    count = views.tables(kept).value("SELECT count(*) FROM ledger")
+    assert count == len(whole.splitlines()) - 1
+
+
 @pytest.mark.parametrize(
     ("points", "rise"),
     [
