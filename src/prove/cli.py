@@ -16,6 +16,7 @@ from prove.commands import (
     demo,
     doctor,
     down,
+    fault,
     grafana,
     incident,
     load,
@@ -74,6 +75,7 @@ app.command("grafana")(grafana.grafana)
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
 app.add_typer(incident.app, name="incident")
+app.add_typer(fault.app, name="fault")
 app.add_typer(orders.app, name="orders")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")

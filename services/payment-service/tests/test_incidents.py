@@ -1,13 +1,28 @@
 """Fault leases and the incidents made of them."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from payment_harness import TOKEN, pay, run_payment
 from service_kit.testing import Running, wait_until
 
-NAMES = ["payment-latency", "payment-errors", "payment-brownout"]
+NAMES = [
+    "payment-latency",
+    "payment-errors",
+    "payment-brownout",
+    "payment-degradation",
+    "payment-hang",
+    "payment-drip",
+    "payment-crash",
+    "payment-crash-loop",
+    "payment-cpu",
+    "payment-memory",
+    "payment-pool",
+    "payment-lock",
+]
 
 
 @pytest.fixture
@@ -15,9 +30,8 @@ def admin(launched: tuple[Running, Running]) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=launched[0].url, headers=headers, timeout=40) as client:
         yield client
-        for name in NAMES:
-            client.post(f"/incidents/{name}/stop")
-        client.delete("/faults/mine")
+        for lease in client.get("/faults").json()["items"]:
+            client.delete(f"/faults/{lease['name']}")
 
 
 def test_without_the_token_nothing_happens(api: httpx.Client) -> None:
@@ -108,6 +122,9 @@ def test_a_delayed_request_whose_caller_left_charges_nothing(admin: httpx.Client
         ("/incidents/payment-errors/start", {"ttl_s": 5, "params": {"rate": 2}}, 422),
         ("/incidents/payment-errors/start", {"ttl_s": 5, "params": {"mean_ms": 2}}, 422),
         ("/incidents/payment-brownout/start", {"ttl_s": 5, "params": {"rate": 0}}, 422),
+        ("/incidents/payment-memory/start", {"ttl_s": 5, "params": {"cap_mb": 513}}, 422),
+        ("/incidents/payment-pool/start", {"ttl_s": 5, "params": {"connections": 1}}, 422),
+        ("/incidents/payment-lock/start", {"ttl_s": 5, "params": {"hold_ms": 0}}, 422),
     ],
 )
 def test_a_bad_start_sets_nothing(
@@ -131,3 +148,98 @@ def test_a_fault_by_hand(admin: httpx.Client) -> None:
     assert admin.delete("/faults/mine").status_code == 204
     assert admin.delete("/faults/mine").status_code == 204
     assert admin.get(payment.headers["location"]).status_code == 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_a_set_of_leases_that_the_contract_has(
+    admin: httpx.Client, name: str
+) -> None:
+    params = {"after_s": 900} if name == "payment-crash-loop" else {}  # the service is to answer
+    request = {"ttl_s": 60, "params": params}
+    started = admin.post(f"/incidents/{name}/start", json=request)
+    assert (started.status_code, started.json()["active"]) == (200, True)
+    assert not admin.post(f"/incidents/{name}/stop").json()["active"]
+    assert admin.get("/faults").json() == {"items": []}
+
+
+def put(client: httpx.Client, kind: str, **parts: object) -> None:
+    answer = client.put("/faults/mine", json={"type": kind, "ttl_s": 60, **parts})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_hang_ends_when_its_entry_in_the_file_does(
+    admin: httpx.Client, launched: tuple[Running, Running]
+) -> None:
+    put(admin, "hang", match={"method": "POST"})
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(pay, admin, "held")
+        time.sleep(0.3)  # on its way, for as long as it is held
+        assert not held.done()
+        file = launched[0].log.parent / "faults-payment-service.json"
+        file.unlink()
+        assert held.result(30).status_code == 201
+
+
+def test_an_answer_drips_and_is_whole(admin: httpx.Client) -> None:
+    whole = pay(admin, "drip")
+    put(admin, "drip", params={"bytes_per_s": 2000})
+    dripped = admin.get(whole.headers["location"])
+    assert (dripped.status_code, dripped.json()) == (200, whole.json())
+
+
+def test_an_error_says_what_its_lease_says(admin: httpx.Client) -> None:
+    put(admin, "error", params={"rate": 1, "status": 502, "body": "<h1>Bad gateway</h1>"})
+    answer = pay(admin, "text")
+    assert (answer.status_code, answer.text) == (502, "<h1>Bad gateway</h1>")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_the_same_keys_are_always_hit(admin: httpx.Client) -> None:
+    put(admin, "error", params={"rate": 1}, match={"percentage": 50, "method": "POST"})
+    hit = [pay(admin, f"half-{n}").status_code == 503 for n in range(20)]
+    assert 0 < sum(hit) < 20
+    assert [pay(admin, f"half-{n}").status_code == 503 for n in range(20)] == hit
+
+
+def test_without_a_connection_there_is_no_payment_and_then_there_is(admin: httpx.Client) -> None:
+    put(admin, "pool", params={"all": True})
+    wait_until(lambda: not _ready(admin))
+    admin.delete("/faults/mine")
+    wait_until(lambda: _ready(admin))
+    assert pay(admin, "pooled").status_code == 201
+
+
+def _ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz", timeout=0.5).status_code == 200
+    except httpx.TimeoutException:
+        return False
+
+
+def test_a_crash_takes_the_process_and_a_crash_loop_the_next(
+    launched: tuple[Running, Running], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("crash")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with (
+        run_payment(directory, launched[1], WEB_CONCURRENCY="2") as service,
+        httpx.Client(base_url=service.url, headers=headers, timeout=40) as client,
+    ):
+        put(client, "crash", match={"method": "POST"})
+        with pytest.raises(httpx.TransportError):
+            pay(client, "crash")
+        wait_until(lambda: "worker died" in service.logs())
+        client.delete("/faults/mine")
+        wait_until(lambda: pay(client, "crash").status_code == 201)
+        put(client, "crash-loop", params={"after_s": 1})
+        wait_until(lambda: service.logs().count("worker died") > 3)
+        (directory / "faults-payment-service.json").unlink()
+        wait_until(lambda: _alive(client))
+        assert pay(client, "again").status_code == 201
+
+
+def _alive(client: httpx.Client) -> bool:
+    try:
+        return all(client.get("/readyz").status_code == 200 for _ in range(3))
+    except httpx.TransportError:
+        return False

@@ -20,6 +20,19 @@ _LATENCY = {
     "match": _CHARGE,
 }
 _ERRORS = {"type": "error", "params": {"rate": 0.5, "status": 503}, "match": _CHARGE}
+_RAMP = {
+    "type": "latency",
+    "params": {"distribution": "ramp", "from_ms": 0, "to_ms": 3000, "over_s": 60},
+    "match": _CHARGE,
+}
+_HANG = {"type": "hang", "params": {"rate": 1}, "match": _CHARGE}
+_DRIP = {"type": "drip", "params": {"rate": 1, "bytes_per_s": 100}, "match": _CHARGE}
+_CRASH = {"type": "crash", "params": {"rate": 0.02}, "match": _CHARGE}
+_CRASH_LOOP = {"type": "crash-loop", "params": {"after_s": 5}}
+_CPU = {"type": "cpu", "params": {"share": 1}}
+_MEMORY = {"type": "memory", "params": {"mb_per_s": 4, "cap_mb": 256}}
+_POOL = {"type": "pool", "params": {"all": True}}
+_LOCK = {"type": "lock", "params": {"hold_ms": 1500, "every_ms": 2000}}
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,52 @@ CATALOGUE = {
             "Charging is slow and fails: both of the above. Parameters: mean_ms, stddev_ms, rate, "
             "status.",
             {"payment-brownout-latency": _LATENCY, "payment-brownout-errors": _ERRORS},
+        ),
+        Incident(
+            "payment-degradation",
+            "Charging gets slower and slower. Parameters: from_ms, to_ms, over_s.",
+            {"payment-degradation": _RAMP},
+        ),
+        Incident(
+            "payment-hang",
+            "Charges are held until the incident is over. Parameter: rate.",
+            {"payment-hang": _HANG},
+        ),
+        Incident(
+            "payment-drip",
+            "Answers to charges arrive byte by byte. Parameters: rate, bytes_per_s.",
+            {"payment-drip": _DRIP},
+        ),
+        Incident(
+            "payment-crash",
+            "Some charges end the process that takes them. Parameter: rate.",
+            {"payment-crash": _CRASH},
+        ),
+        Incident(
+            "payment-crash-loop",
+            "The service ends, whenever it has been up for a while. Parameter: after_s.",
+            {"payment-crash-loop": _CRASH_LOOP},
+        ),
+        Incident(
+            "payment-cpu",
+            "Every process burns CPU time. Parameter: share.",
+            {"payment-cpu": _CPU},
+        ),
+        Incident(
+            "payment-memory",
+            "Every process leaks memory. Parameters: mb_per_s, cap_mb.",
+            {"payment-memory": _MEMORY},
+        ),
+        Incident(
+            "payment-pool",
+            "No process has a database connection left. No parameters.",
+            {"payment-pool": _POOL},
+        ),
+        Incident(
+            "payment-lock",
+            "Somebody holds the database's write lock most of the time. Parameters: hold_ms, "
+            "every_ms.",
+            {"payment-lock": _LOCK},
         ),
     )
 }
@@ -103,7 +162,7 @@ class IncidentStart(BaseModel):
     params: dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]] = Field(
         default_factory=dict,
         max_length=8,
-        description="replaces parameters of the preset's faults: mean_ms, stddev_ms, rate, status",
+        description="replaces parameters of the preset's faults; its description names them",
     )
 
 
@@ -219,7 +278,7 @@ def _find(name: str) -> Incident:
 def _configured(incident: Incident, start: IncidentStart) -> dict[str, Fault]:
     known = {name for fault in incident.faults.values() for name in fault["params"]}
     if unknown := sorted(start.params.keys() - known):
-        wanted = ", ".join(sorted(known - {"distribution"}))
+        wanted = ", ".join(sorted(known - {"distribution", "all"})) or "none"
         raise Problem(
             422, "validation", f"Unknown parameter {unknown[0]!r}; {incident.name} has {wanted}."
         )
