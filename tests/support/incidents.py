@@ -116,6 +116,9 @@ class Metrics:
 
 def span_lines() -> Iterator[str]:
     """The Collector's span file: of each checkout a span of either service."""
+    at_ns = INJECTED_S * 1_000_000_000
+    set_by = _span("f" * 32, "f" * 16, "", "PUT /faults/{name}", at_ns, at_ns + 1, False)
+    yield _spans("payment-service", [set_by])
     for entry in entries():
         if entry.kind != "checkout" or entry.outcome == "no-answer":
             continue
@@ -144,6 +147,13 @@ def span_lines() -> Iterator[str]:
 
 def log_lines() -> Iterator[dict[str, str]]:
     """What VictoriaLogs has."""
+    yield {
+        "_time": f"{bundle.rfc3339(INJECTED_S)[:19]}.1Z",
+        "_msg": "request",
+        "service.name": "payment-service",
+        "severity_text": "INFO",
+        "route": "/faults/{name}",
+    }
     for entry in entries():
         if entry.outcome == "failed":
             second, nanos = divmod(entry.done_unix_us * 1000, 1_000_000_000)
@@ -154,7 +164,7 @@ def log_lines() -> Iterator[dict[str, str]]:
                 "_stream": "{}",
                 "service.name": "payment-service",
                 "service.instance.id": "payment-1",
-                "severity": "ERROR",
+                "severity_text": "ERROR",
                 "trace_id": entry.trace_id,
                 "span_id": "1" * 16,
                 "status": "503",

@@ -9,6 +9,9 @@ import typer
 if TYPE_CHECKING:
     from prove.incident.timeline import Timeline
 
+WIDTH, EVIDENCE_WIDTH = 110, 24
+"""Columns of a timeline at least, and of its evidence at most."""
+
 Name = Annotated[
     str,
     typer.Argument(
@@ -67,6 +70,7 @@ def query(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from prove.incident import record, views
     from prove.stack import settings as stack_settings
@@ -78,10 +82,14 @@ def query(
         told = [dict(zip(names, row, strict=True)) for row in rows]
         typer.echo(json.dumps({"rows": told}, indent=2, default=str))
         return
-    table = Table(*names, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name), no_wrap=True)
     for row in rows:
-        table.add_row(*(str(value) for value in row))
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(str(value)) for value in row))
+    console = Console(highlight=False)
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
 
 
 def export(
@@ -151,7 +159,9 @@ def _print(built: "Timeline") -> None:
     table.add_column("UTC", no_wrap=True)
     table.add_column("what", ratio=1)
     table.add_column("", no_wrap=True)
-    table.add_column("evidence", overflow="fold")
+    table.add_column("evidence", overflow="fold", max_width=EVIDENCE_WIDTH)
     for row in timeline.lines(built):
         table.add_row(*(Text(each) for each in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
+    console.print(table)

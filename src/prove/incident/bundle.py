@@ -29,6 +29,7 @@ BUNDLE_FILE = "bundle.json"
 BASELINE, BASELINE_FILE = "baseline", "baseline.json"
 LOCAL_S = 60.0
 """So much from just before the incident is among its own data."""
+_COLUMNS_OF_LOGS = {"trace_id", "span_id", "level", "severity_text", "severity_number"}
 LOG_SLICE_S = 10.0
 MAX_LOGS = 100_000
 """Of a slice; more than the shop can write."""
@@ -282,6 +283,8 @@ def _spans(file: Path | None, window: Window) -> Iterator[Row]:
     for resource, span in otlp.between(
         file, round(window.start_unix_s * 1e9), round(window.end_unix_s * 1e9)
     ):
+        if _is_control(span["name"]):
+            continue
         yield {
             "trace_id": span["traceId"],
             "span_id": span["spanId"],
@@ -318,7 +321,8 @@ def _logs(logs: LogStore | None, window: Window) -> Iterator[Row]:
     while begin_s < window.end_unix_s:
         end_s = min(begin_s + LOG_SLICE_S, window.end_unix_s)
         for found in logs.query(f"_time:[{rfc3339(begin_s)}, {rfc3339(end_s)})", MAX_LOGS):
-            yield _log(found)
+            if not any(map(_is_control, (found.get("route", ""), found.get("path", "")))):
+                yield _log(found)
         begin_s = end_s
 
 
@@ -327,17 +331,22 @@ def _log(found: Mapping[str, str]) -> Row:
         name: value
         for name, value in found.items()
         if not name.startswith(("_", "service.", "telemetry.", "host.", "scope.", "deployment."))
-        and name not in ("trace_id", "span_id", "severity", "level", "severity_number")
+        and name not in _COLUMNS_OF_LOGS
     }
     return {
         "time_unix_nano": _unix_ns(found["_time"]),
         "service": found.get("service.name"),
         "instance": found.get("service.instance.id"),
-        "severity": (found.get("severity") or found.get("level") or "").upper() or None,
+        "severity": (found.get("severity_text") or found.get("level") or "").upper() or None,
         "body": f"{found.get('_msg', '')} {tracetree.fields(fields)}".strip(),
         "trace_id": found.get("trace_id") or None,
         "span_id": found.get("span_id") or None,
     }
+
+
+def _is_control(text: str) -> bool:
+    """Whether a span's name or a route is that of a fault's own endpoint: it names the cause."""
+    return "/faults" in text or "/incidents" in text
 
 
 def _alert(directory: Path) -> Alert | None:

@@ -93,10 +93,13 @@ def detection(found: Found) -> list[str]:
         if name and name not in expected:
             told.append(
                 f"The page {name} came as well,"
-                f" {timeline.offset(row.at_unix_us, found.timeline.zero_unix_us)} after the"
-                f" injection; the scenario doesn't name it{found.record('pages', 'expectations')}."
+                f" {(row.at_unix_us - found.timeline.zero_unix_us) / 1e6:.1f} s after the"
+                " injection; it is not among those that had to come"
+                f"{found.cite.add('record', 'a page', row.evidence.ref)}."
             )
             expected.add(name)
+    if not told and found.impact is None:
+        return ["Nothing was injected, so there was nothing to notice."]
     if not told:
         quiet = found.timeline.first("page-received") is None
         told.append(
@@ -121,6 +124,7 @@ def facts(found: Found) -> list[str]:
     for event, text in (
         ("first-failure", "The first request failed"),
         ("first-slow", "The first request was slow"),
+        ("first-unsettled", "The first order was taken but not confirmed"),
         ("first-error-log", "The first error was logged"),
     ):
         if (row := found.timeline.first(event)) is not None:
@@ -197,6 +201,8 @@ def contributing(found: Found) -> list[str]:
 
 def well(found: Found) -> list[str]:
     """What the record shows to have worked."""
+    if found.impact is None:
+        return []
     figures, told = found.incident.figures, []
     in_time = [each for each in found.incident.detections if _in_time(each)]
     for each in in_time:
@@ -283,6 +289,8 @@ def badly(found: Found) -> list[str]:
 
 def luckily(found: Found) -> list[str]:
     """What could have been worse for no merit of the system's."""
+    if found.impact is None:
+        return []
     told = [
         "What was wrong was known to whoever ran the drill, and was taken back by the run: the time"
         " to find a cause and to mend it is not in these figures."
@@ -304,15 +312,15 @@ def luckily(found: Found) -> list[str]:
 def unknown(found: Found) -> list[str]:
     """What the record does not say."""
     told = [f"Missing: {each}." for each in found.missing]
-    if found.incident.verdict in ("aborted", "interrupted", "running"):
+    if not _finished(found):
         why = f": {found.incident.why}" if found.incident.why else ""
         told.append(
             f"The run was not finished ({found.incident.verdict}{why}); what came after is not"
             " known."
         )
     if found.impact is None:
-        told.append("What it cost: there is no window of the incident.")
-    elif not any(each.sent for each in found.impact.requests):
+        return told
+    if not any(each.sent for each in found.impact.requests):
         told.append("What customers saw: their ledger is empty.")
     elif found.impact.purchases.without_amount:
         of = found.impact.purchases
@@ -362,7 +370,8 @@ def day(unix_us: int) -> str:
 
 def _broke(found: Found) -> str:
     if found.impact is None:
-        return f"{found.incident.title}. No request was made while it was in."
+        why = f": {found.incident.why}" if found.incident.why else ""
+        return f"Nothing: the run ended before its injection ({found.incident.verdict}{why})."
     told = [sentence for each in found.impact.requests if each.sent if (sentence := _felt(each))]
     if not told:
         return "Customers felt nothing: no more requests failed, were slow or refused than before."
@@ -381,32 +390,36 @@ def _felt(of: Requests) -> str:
     if "slow" in of.hurt:
         count = f"{of.slow:,} of {of.sent:,} {of.kind}s" if not parts else f"{of.slow:,}"
         parts.append(f"{count} took over half a second ({of.slow_share:.1%})")
+    if "unsettled" in of.hurt:
+        count = f"{of.unsettled:,} of {of.sent:,} {of.kind}s" if not parts else f"{of.unsettled:,}"
+        parts.append(f"{count} were taken but not confirmed ({of.unsettled_share:.1%})")
     if "refused" in of.hurt:
         count = f"{of.refused:,} of {of.sent:,} {of.kind}s" if not parts else f"{of.refused:,}"
         reason = f", mostly as `{of.reason}`" if of.reason else ""
         parts.append(f"{count} were refused ({of.refused_share:.1%}{reason})")
-    return " and ".join(parts) + (of.cited if parts else "")
+    told = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)
+    return told + (of.cited if parts else "")
 
 
 def _when(found: Found) -> str:
     zero_us = found.timeline.zero_unix_us
-    hit = [
-        moment
-        for each in (found.impact.requests if found.impact else ())
-        if each.hurt
-        for moment in (each.first_bad_us, each.last_bad_us)
-        if moment is not None
-    ]
     began = f"{day(zero_us)}, {timeline.moment(zero_us)} UTC"
     if found.incident.injected_unix_us is None:
         return f"The run began on {began}; nothing was injected."
     ended_us = found.incident.rolled_back_unix_us
     in_for = f", and was in for {lasted((ended_us - zero_us) / 1e6)}" if ended_us else ""
-    felt = f" Customers were hit for {lasted((max(hit) - min(hit)) / 1e6)}." if hit else ""
+    felt = ""
+    if found.impact and (hit := found.impact.hit_s):
+        felt = (
+            f" In {units.count(len(hit), 'second')} more than a tenth of the reads or of the"
+            f" checkouts went wrong{found.impact.cited_hit}."
+        )
     return f"It began on {began}{in_for}.{felt}"
 
 
 def _noticed(found: Found) -> str:
+    if found.impact is None:
+        return "There was nothing to notice."
     pages = [row for row in found.timeline.rows if row.event == "page-received"]
     expected = [each for each in found.incident.detections if each.severity == "page"]
     if not pages:
@@ -424,7 +437,7 @@ def _noticed(found: Found) -> str:
 
 def _cost(found: Found) -> str:
     if found.impact is None:
-        return "Not known."
+        return "Nothing that this run did."
     of = found.impact.purchases
     parts = []
     if of.lost:
@@ -472,15 +485,19 @@ def _why(found: Found, of: Detection) -> str:
     objective = promised.find(of.slo) if promised else None
     if promised is None or objective is None or found.impact is None:
         return "Why then is not known: the objectives were not kept."
-    until_s = found.impact.window.start_unix_s + (of.paged_s or of.within_s)
+    start_s = found.impact.window.start_unix_s
+    until_s = start_s + (of.paged_s if of.paged_s is not None else of.within_s)
     points = [
-        value
+        (at_s, value)
         for at_s, value in found.kept.points(objective.id)
-        if found.impact.window.start_unix_s + promised.shortest_s <= at_s <= until_s
+        if start_s < at_s <= until_s + 2 * promised.interval_s
     ]
-    if not points:
+    # Before a whole window has passed its value is still that of before, in part.
+    whole = [value for at_s, value in points if at_s >= start_s + promised.shortest_s]
+    values = whole or [value for _, value in points[-1:]]
+    if not values:
         return "Why then is not known: no value of its SLI was kept."
-    share = sum(points) / len(points)
+    share = sum(values) / len(values)
     pairs = promised.pairs(of.severity)
     mark = found.cite.add(
         "query",
@@ -502,7 +519,8 @@ def _why(found: Found, of: Detection) -> str:
         off = (
             f"; it came {late_s:.1f} s later: export, evaluation and delivery take their time"
             if late_s >= 0
-            else f"; it came {-late_s:.1f} s earlier: more was bad at first, or already before"
+            else f"; it came {-late_s:.1f} s earlier: windows held bad events already, or so few"
+            " events that those bad ones were a large share"
         )
     return (
         f"Its SLI had {share:.1%} bad on average until then{mark}: at such a share"
@@ -512,7 +530,14 @@ def _why(found: Found, of: Detection) -> str:
 
 def _before_the_page(found: Found) -> str:
     page = found.timeline.first("page-received")
-    first = found.timeline.first("first-failure") or found.timeline.first("first-slow")
+    first = next(
+        (
+            row
+            for row in found.timeline.rows
+            if row.event.startswith("first-") and row.evidence.kind == "ledger"
+        ),
+        None,
+    )
     if page is None or first is None or page.at_unix_us <= first.at_unix_us:
         return ""
     return (

@@ -15,10 +15,14 @@ from prove.incident.tables import Tables
 
 ENTRANCES = {"checkout": ("order-service", "POST"), "read": ("product-service", "GET")}
 """The service that clients ask, and how, by the kind of request."""
-NOTABLE = 0.005
-"""A smaller share is not told as something that customers felt."""
 _PREFIX = {"checkout": "/api/v1/orders", "read": "/api/v1/products"}
+HIT = 0.1
+"""A second is one in which customers were hit when more of its requests went wrong."""
+_HURT = f"{views.FAILED} OR {views.SLOW} OR {views.UNSETTLED}"
 _SLOS: dict[Kind, str] = {"checkout": "checkout", "read": "product-reads"}
+
+Way = Literal["failed", "slow", "unsettled", "refused"]
+"""In which a request can go wrong for whoever sent it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Requests:
     """Answered 5xx."""
     unanswered: int
     slow: int
+    unsettled: int
+    """Taken, and not confirmed yet: 202."""
     refused: int
     first_bad_us: int | None
     last_bad_us: int | None
@@ -94,15 +100,23 @@ class Requests:
         return self.refused / self.sent if self.sent else 0.0
 
     @property
-    def hurt(self) -> list[Literal["failed", "slow", "refused"]]:
+    def unsettled_share(self) -> float:
+        """Of those sent."""
+        return self.unsettled / self.sent if self.sent else 0.0
+
+    @property
+    def hurt(self) -> list[Way]:
         """In which ways it was clearly worse than in the baseline."""
-        shares: dict[Literal["failed", "slow", "refused"], tuple[float, float]] = {
+        shares: dict[Way, tuple[float, float]] = {
             "failed": (self.bad_share, self.before.bad),
             "slow": (self.slow_share, self.before.slow),
+            "unsettled": (self.unsettled_share, self.before.unsettled),
             "refused": (self.refused_share, self.before.refused),
         }
         return [
-            name for name, (share, before) in shares.items() if share > max(NOTABLE, 2 * before)
+            name
+            for name, (share, before) in shares.items()
+            if share > max(views.NOTABLE, 2 * before)
         ]
 
 
@@ -112,6 +126,7 @@ class Shares:
 
     bad: float
     slow: float
+    unsettled: float
     refused: float
 
 
@@ -174,6 +189,9 @@ class Impact:
     purchases: Purchases
     seen: list[Seen]
     budgets: list[Budget]
+    hit_s: list[int]
+    """Unix seconds in which more than a tenth of the requests of a kind went wrong."""
+    cited_hit: str
 
     def of(self, kind: Kind) -> Requests:
         """The clients' requests of a kind."""
@@ -190,6 +208,10 @@ def measure(
     """What the record says of the incident's window, and of the baseline to compare it with."""
     window = windows.incident
     within = _within(window)
+    hit = (
+        f"SELECT DISTINCT at_unix_us // 1000000 AS second FROM requests WHERE {within}"  # noqa: S608
+        f" GROUP BY kind, second HAVING avg(({_HURT})::INT) > {HIT} ORDER BY second"
+    )
     kinds: Sequence[Kind] = ("checkout", "read")
     requests = [_requests(kind, windows, answers, cite) for kind in kinds]
     return Impact(
@@ -200,6 +222,8 @@ def measure(
         budgets=[_budget(slo, promised, window, requests, kept, cite) for slo in promised.slos]
         if promised
         else [],
+        hit_s=[int(second) for (second,) in answers.ask(hit)],
+        cited_hit=cite.add("ledger", "seconds in which over a tenth went wrong", hit),
     )
 
 
@@ -214,16 +238,20 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
         "SELECT count(*) AS sent, count(*) FILTER (outcome = 'failed') AS failed,"  # noqa: S608
         " count(*) FILTER (outcome = 'no-answer') AS unanswered,"
         f" count(*) FILTER ({views.SLOW}) AS slow,"
+        " count(*) FILTER (outcome = 'unsettled') AS unsettled,"
         " count(*) FILTER (outcome = 'refused') AS refused,"
-        f" min(done_unix_us) FILTER ({views.FAILED} OR {views.SLOW}) AS first_bad,"
-        f" max(done_unix_us) FILTER ({views.FAILED} OR {views.SLOW}) AS last_bad,"
+        f" min(done_unix_us) FILTER ({_HURT}) AS first_bad,"
+        f" max(done_unix_us) FILTER ({_HURT}) AS last_bad,"
         f" mode(status) FILTER ({views.FAILED}) AS commonest,"
         " mode(detail) FILTER (outcome = 'refused') AS reason"
         f" FROM requests WHERE {of}"
     )
-    sent, failed, unanswered, slow, refused, first, last, commonest, reason = answers.ask(ask)[0]
+    (sent, failed, unanswered, slow, unsettled, refused, first, last, commonest, reason) = (
+        answers.ask(ask)[0]
+    )
     before = (
         f"SELECT coalesce(avg(({views.FAILED})::INT), 0), coalesce(avg(({views.SLOW})::INT), 0),"  # noqa: S608
+        " coalesce(avg((outcome = 'unsettled')::INT), 0),"
         " coalesce(avg((outcome = 'refused')::INT), 0)"
         f" FROM requests WHERE kind = '{kind}' AND {_within(windows.baseline)}"
     )
@@ -233,6 +261,7 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
         failed=failed,
         unanswered=unanswered,
         slow=slow,
+        unsettled=unsettled,
         refused=refused,
         first_bad_us=first,
         last_bad_us=last,
@@ -253,7 +282,7 @@ def _purchases(within: str, answers: Tables, cite: Citations) -> Purchases:
         cited[name] = cite.add("ledger", what, sql)
         return answers.value(sql)
 
-    lost, unsettled = views.FAILED, "outcome = 'unsettled'"
+    lost, unsettled = views.FAILED, views.UNSETTLED
     late = f"outcome = 'ok' AND took_ms > {views.SLOW_MS}"
     money = "coalesce(sum(amount_minor), 0)"
     return Purchases(

@@ -280,7 +280,7 @@ class Customers:
         unsettled = answer.status == 202
         self._note(
             "checkout", "POST", ORDERS, answer, purchase.key, attempt,
-            final=not (unknown or unsettled),
+            asked_minor=purchase.asked_minor, final=not (unknown or unsettled),
         )  # fmt: skip
         if unsettled and (order_id := str(answer.body.get("id", ""))):
             task = asyncio.create_task(self._look(order_id, purchase, attempt + 1))

@@ -4,8 +4,9 @@ What data can say is said and cited; what only people can is left to them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,12 @@ class Review:
     rows: list[tuple[str, str, str, str, str]]
     """Of the timeline: offset, time, what, source, evidence."""
     truths: Sequence[record.Truth]
-    drawing: str
+    draw: Callable[[], str]
+
+    @cached_property
+    def drawing(self) -> str:
+        """An SVG."""
+        return self.draw()
 
 
 def make(directory: Path) -> Review:
@@ -104,7 +110,9 @@ def make(directory: Path) -> Review:
             for line, row in zip(timeline.lines(told), told.rows, strict=True)
         ],
         truths=_truths(directory),
-        drawing=reviewplots.draw(incident, told, burns, answers, kept, promised),
+        draw=lambda: reviewplots.draw(
+            incident, told, burns, answers, kept, promised, cost.hit_s if cost else ()
+        ),
     )
 
 
@@ -159,6 +167,7 @@ def figures(review: Review) -> dict[str, Any]:
             "failed": each.bad,
             "unanswered": each.unanswered,
             "slow": each.slow,
+            "unsettled": each.unsettled,
             "refused": each.refused,
             "failed_at_the_servers": seen.failed,
             "unseen_by_the_servers": seen.unseen,
@@ -254,6 +263,11 @@ def _requests(found: Found) -> list[tuple[str, str, str]]:
                 f"{of.kind}s over {views.SLOW_MS} ms",
                 f"{of.slow:,} ({of.slow_share:.2%}){of.cited}",
                 _worst(found, of.kind),
+            ),
+            *(
+                [(f"{of.kind}s taken, not confirmed (202)", f"{of.unsettled:,}{of.cited}", "-")]
+                if of.kind == "checkout"
+                else []
             ),
             (
                 f"{of.kind}s refused (4xx)",

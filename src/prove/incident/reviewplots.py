@@ -34,8 +34,12 @@ def draw(
     answers: Tables,
     kept: sli.Kept,
     promised: Objectives | None,
+    hit_s: Sequence[int],
 ) -> str:
-    """An SVG. The same record gives the same drawing."""
+    """An SVG. The same record gives the same drawing.
+
+    `hit_s`: the Unix seconds in which customers were hit.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -60,7 +64,7 @@ def draw(
         _errors(errors, of, kept)
         _latency(latency, of, kept)
         _budget(budget, of, kept, promised)
-        _band(band, of, told, burns)
+        _band(band, of, told, burns, hit_s)
         for axes in (rate, errors, latency, budget):
             axes.axvspan(0, of.rolled_back_s, color=_SHADE, zorder=0, linewidth=0)
             for at_s in of.paged_s:
@@ -123,7 +127,11 @@ def _rate(axes: "Axes", of: _Course) -> None:
         well,
         slow,
         bad,
-        labels=("answered in time", f"over {views.SLOW_MS} ms", "failed or unanswered"),
+        labels=(
+            "answered in time",
+            f"over {views.SLOW_MS} ms or unsettled",
+            "failed or unanswered",
+        ),
         colors=(_OK, _SLOW, _BAD),
         step="mid",
     )
@@ -196,18 +204,16 @@ def _budget(axes: "Axes", of: _Course, kept: sli.Kept, promised: Objectives | No
     _legend(axes)
 
 
-def _band(axes: "Axes", of: _Course, told: Timeline, burns: Sequence[Burn]) -> None:
+def _band(
+    axes: "Axes", of: _Course, told: Timeline, burns: Sequence[Burn], hit_s: Sequence[int]
+) -> None:
     """What was when: a bar for what lasts, a point for what is over at once."""
     rows: list[tuple[str, list[tuple[float, float]], list[float], str]] = [
         ("fault", [(0, of.rolled_back_s)], [], _BAD)
     ]
-    bad = [
-        of.at(row.at_unix_us)
-        for row in told.rows
-        if row.event in ("first-failure", "last-failure", "first-slow", "last-slow")
-    ]
-    if bad:
-        rows.append(("customers hit", [(min(bad), max(bad) - min(bad))], [], _SLOW))
+    if hit_s:
+        hit = [(of.at(second * 1e6), 1.0) for second in hit_s]
+        rows.append(("customers hit", hit, [], _SLOW))
     for burn in burns:
         began_s = burn.began_s - of.zero_us / 1e6
         ended_s = of.end_s if burn.ended_s is None else burn.ended_s - of.zero_us / 1e6
@@ -216,7 +222,7 @@ def _band(axes: "Axes", of: _Course, told: Timeline, burns: Sequence[Burn]) -> N
     for row in told.rows:
         name = " ".join(row.what.split()[:2])
         at_s = of.at(row.at_unix_us)
-        if row.event == "alert-firing":
+        if row.event == "alert-firing" and name.startswith("page "):
             alerts.setdefault(name, (at_s, of.end_s - at_s))
         elif row.event == "alert-resolved" and name in alerts:
             alerts[name] = (alerts[name][0], at_s - alerts[name][0])

@@ -1,8 +1,9 @@
 """Where spans say that an incident came from: hypotheses, each with the question that found it.
 
 Three signs, each against the incident's own baseline: where failures begin (a failed span below
-which none failed), where time is lost (a span's own time, without what it waited for), and who fell
-silent. They point at a place; why it happened there spans don't say.
+which none failed; the earliest first, for what is a consequence comes later), where time is lost (a
+span's own time, without what it waited for), and who fell silent. They point at a place; why it
+happened there spans don't say.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def _failures(
 ) -> list[Suspect]:
     def begins(name: str, source: str, since: int) -> str:
         return (
-            f"{name} AS (SELECT f.service, f.name, count(*) AS n FROM {source} f"  # noqa: S608
+            f"{name} AS (SELECT f.service, f.name, count(*) AS n,"  # noqa: S608
+            f" min(f.end_unix_nano) AS first_ns FROM {source} f"
             f" ANTI JOIN (FROM {source} WHERE status = 'error') c"
             " ON c.trace_id = f.trace_id AND c.parent_span_id = f.span_id"
             f" WHERE f.status = 'error' AND f.start_unix_nano >= {since} GROUP BY ALL)"
@@ -59,10 +61,11 @@ def _failures(
 
     sql = (
         f"WITH {begins('during', 'spans', start_ns)}, {begins('before', 'baseline_spans', 0)}"  # noqa: S608
-        " SELECT service, name, during.n, coalesce(before.n, 0) FROM during"
+        f" SELECT service, name, during.n, coalesce(before.n, 0),"
+        f" (during.first_ns - {start_ns}) / 1e9 AS first_s FROM during"
         " LEFT JOIN before USING (service, name)"
         f" WHERE during.n / {during_s} > 2 * coalesce(before.n, 0) / {before_s}"
-        f" ORDER BY during.n DESC, service, name LIMIT {MOST}"
+        f" ORDER BY first_s, service, name LIMIT {MOST}"
     )
     found = answers.ask(sql)
     if not found:
@@ -72,11 +75,11 @@ def _failures(
         Suspect(
             "failures",
             service,
-            f"failures begin in {service}, `{name}`: {count:,} of its spans failed with no failed"
-            f" span below them, {before:,} in the baseline",
+            f"failures begin in {service}, `{name}`, {first_s:.1f} s after the injection: {count:,}"
+            f" of its spans failed with no failed span below them, {before:,} in the baseline",
             cited,
         )
-        for service, name, count, before in found
+        for service, name, count, before, first_s in found
     ]
 
 

@@ -1,6 +1,7 @@
 """Parquet files, and questions to them and to files of JSON lines, by DuckDB."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,20 @@ def _source(path: Path, columns: Mapping[str, str]) -> str:
     if path.suffix == ".parquet":
         return f"FROM read_parquet({_text(path)})"
     typed = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
-    return f"FROM read_json({_text(path)}, format = 'newline_delimited', columns = {{{typed}}})"
+    # A line without an end was being written when the run was killed.
+    torn = ", ignore_errors = true" if _is_torn(path) else ""
+    return (
+        f"FROM read_json({_text(path)}, format = 'newline_delimited', columns = {{{typed}}}{torn})"
+    )
+
+
+def _is_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if not file.tell():
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _text(path: Path) -> str:

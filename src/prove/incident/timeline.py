@@ -176,36 +176,38 @@ def _actions(incident: Incident) -> Iterator[Row]:
 
 
 def _requests(answers: Tables, injected_us: int) -> Iterator[Row]:
-    """The first and the last request of each sort that went wrong after the injection."""
+    """The first and the last request of each sort that went wrong after the injection.
+
+    Some are always slow, or unsettled: they are told where they became clearly more.
+    """
     for kind in ("checkout", "read"):
         for event, condition, told in (
             ("failure", views.FAILED, "fails"),
             ("slow", views.SLOW, f"takes over {views.SLOW_MS} ms"),
+            ("unsettled", views.UNSETTLED, "is taken but not confirmed"),
         ):
-            sort = f"{condition} AND kind = '{kind}' AND done_unix_us >= {injected_us}"
             rows = answers.ask(
                 "SELECT line, done_unix_us, method, route, status, latency_ms, trace_id"  # noqa: S608
-                f" FROM requests WHERE {sort} ORDER BY done_unix_us"
+                f" FROM requests WHERE {condition} AND kind = '{kind}'"
+                f" AND done_unix_us >= {injected_us} ORDER BY done_unix_us"
             )
-            if event == "slow" and not _notable(answers, kind, injected_us):
+            if not rows or (
+                event != "failure" and not _more(answers, kind, condition, injected_us)
+            ):
                 continue
-            if rows:
-                yield _request(f"first-{event}", f"first {kind} that {told}", rows[0])
+            yield _request(f"first-{event}", f"first {kind} that {told}", rows[0])
             if len(rows) > 1:
                 yield _request(f"last-{event}", f"last {kind} that {told}", rows[-1])
 
 
-def _notable(answers: Tables, kind: str, injected_us: int) -> bool:
-    """Whether slow ones are more often after the injection than the objective lets them be."""
-    share = answers.value(
-        f"SELECT coalesce(avg(CASE WHEN {views.SLOW} THEN 1 ELSE 0 END), 0)"  # noqa: S608
-        f" FROM requests WHERE kind = '{kind}' AND done_unix_us >= {injected_us}"
+def _more(answers: Tables, kind: str, condition: str, injected_us: int) -> bool:
+    """Whether such requests were clearly more of all after the injection than before."""
+    ((after, before),) = answers.ask(
+        f"SELECT coalesce(avg(({condition})::INT) FILTER (done_unix_us >= {injected_us}), 0),"  # noqa: S608
+        f" coalesce(avg(({condition})::INT) FILTER (done_unix_us < {injected_us}), 0)"
+        f" FROM requests WHERE kind = '{kind}'"
     )
-    before = answers.value(
-        f"SELECT coalesce(avg(CASE WHEN {views.SLOW} THEN 1 ELSE 0 END), 0)"  # noqa: S608
-        f" FROM requests WHERE kind = '{kind}' AND done_unix_us < {injected_us}"
-    )
-    return float(share) > max(views.SLOW_BUDGET, 2 * float(before))
+    return float(after) > max(views.NOTABLE, 2 * float(before))
 
 
 def _request(event: str, what: str, found: tuple[object, ...]) -> Row:

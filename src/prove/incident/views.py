@@ -13,10 +13,12 @@ from prove.incident.tables import Tables
 
 SLOW_MS = 500
 """The objective of latency, of reads and checkouts alike."""
-SLOW_BUDGET = 0.05
+NOTABLE = 0.01
+"""A smaller share of requests is not told as something that customers felt."""
 
 FAILED = "outcome IN ('failed', 'no-answer')"
 SLOW = f"outcome IN ('ok', 'unsettled', 'refused') AND latency_ms > {SLOW_MS}"
+UNSETTLED = "outcome = 'unsettled'"
 ERROR_LOG = "upper(severity) IN ('ERROR', 'CRITICAL', 'FATAL')"
 
 _LEDGER = {
