@@ -48,6 +48,8 @@ STEADY_S = 240.0
 """How long the steady state is waited for: after an incident windows have to forget it."""
 RECOVERY_S = 120.0
 """How long, beyond what is claimed, recovery is still waited for."""
+WORD_S = 30.0
+"""Between two words of why there is no steady state yet."""
 DRAIN_S = 90.0
 SETTLE_S = 30.0
 POLL_S = 0.25
@@ -240,10 +242,14 @@ class _Run:
         self._watch.phase("steady state", BASELINE_S)
         deadline = time.monotonic() + STEADY_S
         since: float | None = None
+        next_word = time.monotonic() + WORD_S
         while time.monotonic() < deadline:
             self._why = await asyncio.to_thread(self._unsteady)
             if self._why:
                 since = None
+                if time.monotonic() > next_word:
+                    next_word = time.monotonic() + WORD_S
+                    self._watch.told(f"not yet: {self._why}")
             elif since is None:
                 since = time.time()
             elif time.time() - since >= BASELINE_S:
