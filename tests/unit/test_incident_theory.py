@@ -58,6 +58,12 @@ def test_what_the_windows_still_hold_makes_a_page_come_sooner(drill: Objectives)
     assert drill.earliest_s("checkout-errors", 1.0, past) == 2
 
 
+def test_a_young_installation_pages_sooner(drill: Objectives) -> None:
+    # A window of six minutes that holds 20 s in all is over 6% after 2 s.
+    assert drill.earliest_s("checkout-errors", 1.0, [0.0] * 20) == 2
+    assert drill.earliest_s("checkout-errors", 1.0, []) == 1
+
+
 def test_the_budget_that_goes_is_the_burn_rate_times_the_time(drill: Objectives) -> None:
     # A total outage of 43.2 s at a budget of 1%: 100 times as fast, for a thousandth of 12 hours.
     assert drill.burned("checkout-errors", 1.0, 43.2) == pytest.approx(0.1)

@@ -208,7 +208,7 @@ def run(
     found: list[Incident] = []
     try:
         with told.Bar() as bar:
-            for target, some in _targets(runs, on):
+            for target, some in _targets(runs, on, found):
                 _carry_out(target, some, records, seed, abort_on, bar, found)
     except KeyboardInterrupt:
         typer.echo("Stopped; what was set is taken back, and nothing is left running.", err=True)
@@ -247,7 +247,7 @@ def _carry_out(
 
 
 def _targets(
-    runs: "Sequence[Sequence[Entry]]", on: Path | None
+    runs: "Sequence[Sequence[Entry]]", on: Path | None, found: "Sequence[Incident]"
 ) -> "Iterator[tuple[Target, Sequence[Sequence[Entry]]]]":
     """Where to run what: one installation, or for each kind of database a drill of our own."""
     from prove.incident import target
@@ -262,7 +262,7 @@ def _targets(
     for database in databases:
         some = [each for each in runs if _database(each) == database]
         if some:
-            with _own(settings.home, database) as own:
+            with _own(settings.home, database, found) as own:
                 yield own, some
 
 
@@ -272,9 +272,10 @@ def _database(entries: "Sequence[Entry]") -> "Database":
 
 
 @contextmanager
-def _own(home: Path, database: "Database") -> "Iterator[Target]":
+def _own(home: Path, database: "Database", found: "Sequence[Incident]") -> "Iterator[Target]":
+    """It is removed unless something on it did not hold: then one will want to look at it."""
     from prove import tools
-    from prove.incident import target
+    from prove.incident import report, target
     from prove.stack import processes
 
     name = f"drill-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
@@ -287,11 +288,15 @@ def _own(home: Path, database: "Database") -> "Iterator[Target]":
         raise UserError(
             f"{path} cannot be made ({error.strerror}); set PROVE_HOME to another directory"
         ) from None
+    before = len(found)
     try:
         with target.own(path, database) as own:
             yield own
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if report.holds(found[before:]):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            typer.echo(f"logs and databases are kept in {path}", err=True)
 
 
 incident_records.register(app)

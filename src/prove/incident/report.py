@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from prove.bars import Bars
 from prove.bench.measure import Run
@@ -22,7 +21,6 @@ CLAIM = (
     "Each incident is noticed when theory says, by the alert it should set off and no other, "
     "ends with its rollback, and costs no order."
 )
-WIDTH = 110
 GOOD = ("holds", "not possible")
 HEADINGS = (
     "scenario",
@@ -132,16 +130,20 @@ def show_scenario(entry: Entry, dues: Sequence[Due], to: Console, *, truth: bool
 
 
 def show(incidents: Sequence[Incident], to: Console) -> None:
-    """A line an incident, and of those that don't hold, what didn't."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=True)
+    """Each incident in short, and of those that don't hold, what didn't."""
     for incident in incidents:
-        good = incident.verdict in GOOD
-        cells = list(_cells(incident))
-        cells[1] = f"[{'green' if good else 'red'}]{cells[1]}[/]"
-        table.add_row(*cells)
-    to.print(table)
+        colour = "green" if incident.verdict in GOOD else "red"
+        to.print(f"[bold]{escape(incident.scenario)}[/bold]  [{colour}]{incident.verdict}[/]")
+        for told in incident.detections:
+            line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {_theory(told)}"
+            to.print(f"  {line}", highlight=False)
+        found = incident.figures
+        to.print(
+            f"  recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
+            f"{count(found.integrity_differences, 'difference')} in the books; "
+            f"{found.budget_spent:.1%} of an error budget",
+            highlight=False,
+        )
     for incident in incidents:
         failed = [each for each in incident.expectations if not each.holds]
         if failed:
@@ -167,7 +169,10 @@ def _cells(incident: Incident) -> Sequence[str]:
 
 
 def _theory(told: Detection) -> str:
-    return f"< {told.within_s:.0f} s" if told.theory_s is None else f"{told.theory_s:.1f} s"
+    if told.theory_s is None or told.earliest_s is None:
+        return f"< {told.within_s:.0f} s"
+    sooner = told.theory_s - told.earliest_s > 1
+    return f"{told.theory_s:.1f} s" + (f" ({told.earliest_s:.0f} s)" if sooner else "")
 
 
 def _seconds(value: float | None) -> str:
@@ -256,10 +261,11 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         )
     lines += [
         "",
-        "“Theory” supposes a past without errors; `<` is a bound, where no share of bad events is "
-        "known beforehand. “Recovery” is from the last rollback until every SLI is within its "
-        "objective and no page is left. “Budget” is the greatest share of a period's error budget "
-        "that went.",
+        "“Theory” supposes a past without errors; in brackets, where that makes over a second, "
+        "what it is with what the windows still held of incidents before, or lacked; `<` is a "
+        "bound, where no share of bad events is known beforehand. “Recovery” is from the last "
+        "rollback until every SLI is within its objective and no page is left. “Budget” is the "
+        "greatest share of a period's error budget that went.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|:--|:--|:--|--:|--:|--:|--:|--:|--:|",

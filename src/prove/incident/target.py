@@ -1,7 +1,6 @@
 """Where incidents are run: the running drill, one of our own, or any installation by its URLs."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,8 +132,3 @@ def own(home: Path, database: Database) -> Iterator[Target]:
         with supervised(settings, processes.specs(settings, binaries), held):
             yield of(settings)
         lifecycle.clean_up(settings.home)
-
-
-def remove(home: Path) -> None:
-    """A stack's home that is of no use any more."""
-    shutil.rmtree(home, ignore_errors=True)

@@ -49,14 +49,16 @@ class Telemetry:
         return {sample.labels.get("sloth_id", "") for sample in self._prometheus.query(query)}
 
     def past(self, slo_id: str, until_s: float) -> list[float]:
-        """The bad share of each second before, as far back as a page's longest window looks."""
+        """The bad share of each second before, as far back as a page's longest window looks.
+
+        Less, where the SLI is younger than that.
+        """
         step_s, back_s = self._objectives.measures_s, self._objectives.looks_back_s
         query = f'{self._ratio}{{sloth_id="{slo_id}"}}'
         found = self._prometheus.range(query, until_s - back_s + step_s, until_s, step_s)
-        known = {round(at_s): value for each in found for at_s, value in each.points}
+        points = sorted(point for each in found for point in each.points)
         past: list[float] = []
-        for step in range(back_s // step_s - 1, -1, -1):
-            value = known.get(round(until_s - step * step_s), 0.0)
+        for _, value in points:
             past += [value if value == value else 0.0] * step_s
         return past
 

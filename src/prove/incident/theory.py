@@ -64,7 +64,10 @@ class Objectives:
         return due_s * (1 + SLACK) + SLACK_INTERVALS * self.windows.interval_s
 
     def earliest_s(self, slo_id: str, bad: float, past: Sequence[float]) -> float | None:
-        """The same as `due_s` after a past of `past`: the bad share of each second, latest last."""
+        """The same as `due_s` after a past of `past`: the bad share of each second, latest last.
+
+        One that is shorter than a window is all there is: a young installation pages sooner.
+        """
         budget = self.slo(slo_id).budget
         found = [
             seconds
@@ -99,7 +102,6 @@ def _fires_after(pair: Pair, budget: float, bad: float, past: Sequence[float]) -
 
 def _share(window_s: int, seconds: int, bad: float, past: Sequence[float]) -> float:
     """Of bad events in a window, so many seconds after the fault began."""
-    held_s = window_s - seconds
-    if held_s <= 0:
-        return bad
-    return (sum(past[-held_s:]) + bad * seconds) / window_s
+    held = past[-(window_s - seconds) :] if seconds < window_s else ()
+    counted_s = len(held) + min(seconds, window_s)
+    return (sum(held) + bad * min(seconds, window_s)) / counted_s if counted_s else 0.0

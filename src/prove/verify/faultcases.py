@@ -34,11 +34,11 @@ LEAK_MB = 64
 STATUS = 418
 
 PATHS = {
-    "product": "/api/v1/products/none-such",
-    "order": "/api/v1/orders/none-such",
-    "payment": "/api/v1/payments/none-such",
+    "product": f"/api/v1/products/{SKU}",
+    "order": "/api/v1/orders?customer_id=verify-faults",
+    "payment": "/api/v1/payments?order_id=verify-faults",
 }
-"""Read from the database, answered 404."""
+"""Read from the database."""
 
 
 @dataclass
@@ -64,6 +64,12 @@ class World:
                 return answer.status, await answer.read(), time.monotonic() - began
         except (aiohttp.ClientError, TimeoutError):
             return 0, b"", time.monotonic() - began
+
+    def is_starting(self, case: "Case") -> bool:
+        """What it is about was started again: how long that takes is its own affair."""
+        current = state.load(self.settings.home)
+        known = current.processes.get(case.process) if current else None
+        return known is not None and known.phase == "starting"
 
     def family(self, process: str) -> list[psutil.Process]:
         """A process of the stack with its workers."""
@@ -93,6 +99,11 @@ class Case:
     def name(self) -> str:
         """`injector link order-product half-open`."""
         return " ".join(part for part in (self.place, self.type, self.detail) if part)
+
+    @property
+    def process(self) -> str:
+        """The process that it is about."""
+        return str(self.params.get("process", self.target))
 
     def body(self, ttl_s: int) -> dict[str, Any]:
         """What to PUT to /faults/{name}."""
@@ -128,7 +139,7 @@ async def killed(world: World, case: Case) -> bool:
 async def odd_answer(world: World, case: Case) -> bool:
     """The service doesn't answer as it does, or late."""
     status, _, took_s = await world.ask("GET", world.url(case.target) + PATHS[case.target])
-    return status != 404 or took_s > SLOW_S
+    return status != 200 or took_s > SLOW_S
 
 
 async def restless(world: World, case: Case) -> bool:
@@ -293,7 +304,7 @@ def _of_service(service: str) -> list[Case]:
         case("error", params={"rate": 1, "status": STATUS}, match=match),
         case("hang", crowd=12),
         case("crash", match=match),
-        case("drip", params={"bytes_per_s": 50}, match=match),
+        case("drip", params={"bytes_per_s": 5}, match=match),
         case("crash-loop", restless, params={"after_s": 1}, steady_s=3),
         case("cpu", burning, params={"share": CPU_SHARE}),
         case("memory", bloated, params={"mb_per_s": 200, "cap_mb": LEAK_MB}),

@@ -101,7 +101,8 @@ class Result(BaseModel):
     """What a run brought.
 
     `kills` of the injector, those `early` on its way up among them, and of `clients`. `refused`:
-    faults that were not set, since another had what they are about. `late_s` of each fault.
+    faults that were not set, since another had what they are about. `late_s`: from the end of each
+    one's time until it was gone; `ready_s`: from then until what was killed had started again.
     """
 
     seed: int
@@ -112,6 +113,7 @@ class Result(BaseModel):
     left: int = 0
     cases: dict[str, Tally] = {}
     late_s: list[float] = []
+    ready_s: list[float] = []
     seconds: float = 0.0
     violations: list[Violation] = []
 
@@ -261,39 +263,55 @@ class _Turns:
         for case in there:
             tally = self._result.cases[case.name]
             tally.late_s = max(tally.late_s, late_s)
+        await self._ready(there, gone)
 
     async def _gone(self, cases: Sequence[Case], over: float) -> float:
-        """Since when nothing is to be seen any more."""
+        """Since when nothing is to be seen any more, or the process is being started again."""
         steady_s = max(case.steady_s for case in cases)
         seen: set[str] = set()
         told = False
         fine: float | None = None
         while True:
             began = time.monotonic()
-            looks = await asyncio.gather(*(case.look(self._world, case) for case in cases))
+            there = await self._there(cases)
             if began < over:
-                seen |= {case.name for case, there in zip(cases, looks, strict=True) if there}
-            if any(looks):
+                seen |= {case.name for case in there}
+            if not [case for case in there if not self._world.is_starting(case)]:
+                fine = began if fine is None else fine
+            else:
                 fine = None
-            elif fine is None:
-                fine = began
             now = time.monotonic()
             if fine is not None and now >= over and now - fine >= steady_s:
                 break
             if not told and fine is None and now > over + GRACE_S:
                 told = True
-                names = " and ".join(
-                    case.name for case, there in zip(cases, looks, strict=True) if there
-                )
+                names = " and ".join(case.name for case in there)
                 expected = f"gone {GRACE_S:g} s after its time"
                 self._result.violated("stayed", names, expected, "it was still to be seen")
-            if now > over + GRACE_S + READY_S:
-                names = " and ".join(case.name for case in cases)
-                raise UserError(f"{names}: not recovered after {READY_S:g} s; the logs say why")
+            self._give_up_after(over + GRACE_S + READY_S, cases)
             await asyncio.sleep(LOOK_S)
         for name in seen:
             self._result.cases[name].seen += 1
         return fine
+
+    async def _ready(self, cases: Sequence[Case], gone: float) -> None:
+        """Until what was killed has started."""
+        until = time.monotonic() + READY_S
+        while await self._there(cases):
+            self._give_up_after(until, cases)
+            await asyncio.sleep(LOOK_S)
+        self._result.ready_s.append(round(max(0.0, time.monotonic() - gone), 3))
+
+    async def _there(self, cases: Sequence[Case]) -> list[Case]:
+        """Those whose effect is to be seen now."""
+        looks = await asyncio.gather(*(case.look(self._world, case) for case in cases))
+        return [case for case, there in zip(cases, looks, strict=True) if there]
+
+    @staticmethod
+    def _give_up_after(until: float, cases: Sequence[Case]) -> None:
+        if time.monotonic() > until:
+            names = " and ".join(case.name for case in cases)
+            raise UserError(f"{names}: not recovered after {READY_S:g} s; the logs say why")
 
     async def _put(self, case: Case, ttl_s: int) -> bool:
         """Whether the fault may be there now."""

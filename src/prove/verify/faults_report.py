@@ -53,9 +53,10 @@ def document(result: Result, page: Path | None) -> dict[str, Any]:
         "claim": CLAIM,
         "verdict": report.verdict(not result.violations),
         "figures": {
-            **result.model_dump(exclude={"violations", "late_s", "cases"}),
+            **result.model_dump(exclude={"violations", "late_s", "ready_s", "cases"}),
             "faults": result.sets,
             "late": Spread.of(result.late_s).model_dump(),
+            "ready": Spread.of(result.ready_s).model_dump(),
             "tolerated_s": GRACE_S,
             "cases": [{"fault": name, **of.model_dump()} for name, of in result.cases.items()],
         },
@@ -66,18 +67,15 @@ def document(result: Result, page: Path | None) -> dict[str, Any]:
 
 def rows(result: Result) -> list[tuple[str, str]]:
     """What the figures say beside the cases."""
-    late = Spread.of(result.late_s)
+    late, ready = Spread.of(result.late_s), Spread.of(result.ready_s)
     unknown = sum(each.unknown for each in result.cases.values())
     return [
         ("kills of the injector", f"{result.kills:,}, {result.early:,} of them on its way up"),
         ("kills of clients", f"{result.clients:,}"),
         ("faults", f"{result.sets:,}, of {unknown:,} of which nobody knows whether they were set"),
         ("refused", f"{result.refused:,}"),
-        (
-            "later than their time",
-            f"P50 {late.p50_s:.2f} s, P99 {late.p99_s:.2f} s, at most {late.max_s:.2f} s",
-        ),
-        ("tolerated", f"{GRACE_S:g} s"),
+        ("later than their time", f"{_spread(late)}; {GRACE_S:g} s are tolerated"),
+        ("ready again after that", _spread(ready)),
         ("left in the end", f"{result.left:,}"),
         ("took", f"{result.seconds / 60:.1f} min"),
     ]
@@ -124,6 +122,10 @@ def markdown(result: Result, run: Run, command: str) -> str:
 def _cells(name: str, tally: Tally) -> Sequence[str]:
     counts = (tally.set, tally.unknown, tally.seen)
     return (name, *map(str, counts), f"{tally.late_s:.1f} s")
+
+
+def _spread(of: Spread) -> str:
+    return f"P50 {of.p50_s:.2f} s, P99 {of.p99_s:.2f} s, at most {of.max_s:.2f} s"
 
 
 def _line(violation: Violation) -> str:
