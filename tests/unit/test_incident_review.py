@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from itertools import groupby
 from pathlib import Path
 
@@ -231,3 +233,14 @@ def test_a_purchase_is_what_became_of_it_in_the_end(tmp_path: Path) -> None:
     assert (of.retried, of.saved) == (1, 1)
     assert of.at_risk_minor == 100 + incidents.AMOUNT_MINOR
     assert cost.of("checkout").sent == 6  # a look is no checkout
+
+
+def test_what_is_heavy_is_loaded_only_where_it_is_used() -> None:
+    """DuckDB and matplotlib take a second and 100 MiB; every other command starts without them."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, prove.cli; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"duckdb", "matplotlib", "numpy"} & set(told.stdout.split())

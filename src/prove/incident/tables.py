@@ -83,11 +83,11 @@ def _source(path: Path, columns: Mapping[str, str]) -> str:
     if path.suffix == ".parquet":
         return f"FROM read_parquet({_text(path)})"
     typed = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
-    # A line without an end was being written when the run was killed.
-    torn = ", ignore_errors = true" if _is_torn(path) else ""
-    return (
-        f"FROM read_json({_text(path)}, format = 'newline_delimited', columns = {{{typed}}}{torn})"
-    )
+    read = f"read_json({_text(path)}, format = 'newline_delimited', columns = {{{typed}}}"
+    if not _is_torn(path):
+        return f"FROM {read})"
+    # A line without an end was being written when the run was killed: a row of nothing.
+    return f"FROM {read}, ignore_errors = true) WHERE {next(iter(columns))} IS NOT NULL"
 
 
 def _is_torn(path: Path) -> bool:
