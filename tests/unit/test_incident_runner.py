@@ -16,6 +16,9 @@ from prove.incident.runner import Session
 from prove.incident.target import Target
 from tests.support.installation import SLO, Installation, serving
 
+# Chaos Toolkit leaves its connections to the garbage collector, which warns of each.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
 NAME = "order-release-errors"
 OBJECTIVES = catalogue.objectives("drill")
 
@@ -42,7 +45,7 @@ class Watch:
 
 @pytest.fixture(autouse=True)
 def _connections_end() -> Iterator[None]:
-    """Chaos Toolkit leaves its own to the garbage collector, which warns of each."""
+    """Before the next test, which may be one that wants no warning."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -41,7 +41,6 @@ from prove.incident.target import Target
 from prove.incident.telemetry import Inbox, Telemetry
 from prove.incident.theory import Objectives
 from prove.slo.spec import WINDOW
-from prove.verify.experiment import alongside
 
 BASELINE_S = 15.0
 STEADY_S = 240.0
@@ -110,11 +109,17 @@ class Session:
         self.customers = Customers(self.target.urls, wares, self.seed)
         found: list[Incident] = []
         loading = asyncio.create_task(self.customers.run())
+        running = asyncio.create_task(self._runs(runs, found))
         try:
-            await alongside(self._runs(runs, found), loading)
+            await asyncio.wait([running, loading], return_when=asyncio.FIRST_COMPLETED)
+            if loading.done() and not running.done():
+                loading.result()
+            await running
         finally:
+            running.cancel()
+            await asyncio.wait([running])  # for its rollbacks
             loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+            await asyncio.wait([loading])
         return found
 
     async def _runs(self, runs: Sequence[Sequence[Entry]], found: list[Incident]) -> None:
