@@ -163,6 +163,10 @@ def run(
             min=0.001, max=100, help="End it when this share of an SLO's error budget is gone."
         ),
     ] = ABORT_ON,
+    load: Annotated[
+        float,
+        typer.Option(min=0.1, max=10, help="Times as many customers as the scenarios have."),
+    ] = 1.0,
     on: Annotated[
         Path | None,
         typer.Option(
@@ -209,7 +213,7 @@ def run(
     try:
         with told.Bar() as bar:
             for target, some in _targets(runs, on, found):
-                _carry_out(target, some, records, seed, abort_on, bar, found)
+                _carry_out(target, some, records, seed, abort_on, load, bar, found)
     except KeyboardInterrupt:
         typer.echo("Stopped; what was set is taken back, and nothing is left running.", err=True)
         raise typer.Exit(130) from None
@@ -235,6 +239,7 @@ def _carry_out(
     records: Path,
     seed: int,
     abort_on: float,
+    load: float,
     bar: "Bar",
     found: "list[Incident]",
 ) -> None:
@@ -242,7 +247,9 @@ def _carry_out(
     from prove.incident.runner import Session
 
     objectives = catalogue.objectives(target.profile)
-    session = Session(target, objectives, records, seed, abort_on, bar, export=evidence.keep)
+    session = Session(
+        target, objectives, records, seed, abort_on, bar, export=evidence.keep, load=load
+    )
     found += asyncio.run(session.run(runs))
 
 

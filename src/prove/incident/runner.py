@@ -96,6 +96,8 @@ class Session:
     abort_on: float
     watch: Watch
     export: Export | None = None
+    load: float = 1.0
+    """Times as many customers as the scenarios have."""
 
     async def run(self, runs: Sequence[Sequence[Entry]]) -> list[Incident]:
         """All of them, one after another; raises UserError when there is no shop to run them on."""
@@ -175,8 +177,8 @@ class _Run:
             started_unix_us=started_us,
             ended_unix_us=started_us,
             load=Load(
-                reads_per_s=max(entry.prove.load.reads_per_s for entry in entries),
-                checkouts_per_s=max(entry.prove.load.checkouts_per_s for entry in entries),
+                reads_per_s=session.load * max(e.prove.load.reads_per_s for e in entries),
+                checkouts_per_s=session.load * max(e.prove.load.checkouts_per_s for e in entries),
             ),
             verdict="running",
         )
