@@ -52,6 +52,8 @@ check-python: $(VENV)/.dev
 check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl slo build observability/slos/*.yaml -o observability/alerts --check
 	@$(BIN)/provectl dashboards build --check
+	@$(BIN)/provectl incident schema | cmp - incidents/scenario.schema.json
+	@$(BIN)/provectl incident lint
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race ./...) || exit 1; done
@@ -70,6 +72,7 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	  --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify mutants
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
+	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
