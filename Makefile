@@ -19,7 +19,7 @@ help: ## This list
 setup: $(VENV)/.runtime ## The Python environment (.venv) and the servers, built once and cached
 	@$(BIN)/provectl tools build
 
-demo: setup ## The whole story: shop up, real goods in, load on, one order bought and traced
+demo: setup ## The whole story: shop up, real goods in, load on, an order traced, an incident to its review
 	@$(BIN)/provectl demo
 
 up: setup ## Start the shop and its observability, and leave them running
