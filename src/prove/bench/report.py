@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from prove import tools
 from prove.bench.checkout import OVERLOAD, Checkout
 from prove.bench.durability import BEFORE, Durability
-from prove.bench.faults import RATE as FAULT_RATE
+from prove.bench.faults import USERS as FAULT_USERS
 from prove.bench.faults import Faults
 from prove.bench.growth import Growth
 from prove.bench.measure import BUSY_PERCENT, Group, Memory, Run, Target
@@ -146,9 +146,9 @@ one knows the requests of the shop's instances, the other those of ten times as 
 recorded every second of the period. CPU is that of the whole server.""",
     "faults": f"""
 The product service as it is, and without what looks for fault leases (in each request, and in the
-background), two processes of each, telemetry off. All four are asked at once, request by request,
-{FAULT_RATE} a second each. CPU is that of the process tree; what two processes of the same kind
-differ by is the noise of the reading. Figures are medians of the rounds.""",
+background), two processes of each, telemetry off. {FAULT_USERS} connections in a closed loop ask
+all four in turn, request by request. CPU is that of the process tree; what two processes of the
+same kind differ by is the noise of the reading. Figures are medians of the rounds.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
