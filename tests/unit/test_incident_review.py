@@ -102,6 +102,14 @@ def test_hypotheses_come_from_spans_and_not_from_the_truth(kept: Path) -> None:
     assert "The scenario's own answer" not in review.markdown(made)
 
 
+def test_one_request_that_failed_is_followed_from_end_to_end(kept: Path) -> None:
+    made = review.make(kept)
+    assert made.example is not None
+    first = next(entry for entry in incidents.entries() if entry.outcome == "failed")
+    assert first.trace_id in made.example.told
+    assert [line for line in made.example.lines if "! POST /api/v1/payments" in line]
+
+
 def test_the_words_are_blameless_and_people_have_their_part(kept: Path) -> None:
     text = review.markdown(review.make(kept))
     assert not BLAME.search(text)

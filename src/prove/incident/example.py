@@ -1,0 +1,75 @@
+"""One request that went wrong, as its trace: what a reader can follow from end to end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prove import tracetree
+from prove.incident import views
+from prove.incident.impact import Citations
+from prove.incident.record import Window
+from prove.incident.tables import Tables
+from prove.tracetree import Span
+
+MOST_SPANS = 40
+"""Of a trace that is shown; the first of them."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """`lines` are a tree of spans."""
+
+    told: str
+    lines: Sequence[str]
+    cited: str
+
+
+def find(window: Window, answers: Tables, cite: Citations) -> Example | None:
+    """The first request of the gravest sort that left spans; None: none has."""
+    start_us, end_us = (round(each * 1e6) for each in (window.start_unix_s, window.end_unix_s))
+
+    def first(condition: str) -> tuple[Any, ...] | None:
+        rows = answers.ask(
+            "SELECT trace_id, kind, status, latency_ms FROM requests"  # noqa: S608
+            " SEMI JOIN spans USING (trace_id)"
+            f" WHERE {condition} AND at_unix_us >= {start_us} AND at_unix_us < {end_us}"
+            " ORDER BY at_unix_us LIMIT 1"
+        )
+        return rows[0] if rows else None
+
+    sorts = {
+        "failed": views.FAILED,
+        "was slow": views.SLOW,
+        "was not confirmed": views.UNSETTLED,
+    }
+    each = ((what, row) for what, sort in sorts.items() if (row := first(sort)) is not None)
+    what, row = next(each, ("", None))
+    if row is None:
+        return None
+    trace_id, kind, status, latency_ms = row
+    ask = (
+        "SELECT span_id, parent_span_id, service, name, start_unix_nano, end_unix_nano, status"  # noqa: S608
+        f" FROM spans WHERE trace_id = '{trace_id}' ORDER BY start_unix_nano, span_id"
+    )
+    spans = [_span(row) for row in answers.ask(ask)]
+    cited = cite.add("bundle", "the spans of that trace", ask)
+    answer = f"status {status}" if status else "no answer"
+    return Example(
+        told=f"The first {kind} that {what}: {answer} after {latency_ms:,.0f} ms, trace {trace_id}",
+        lines=tracetree.render(spans[:MOST_SPANS]),
+        cited=cited,
+    )
+
+
+def _span(row: Sequence[object]) -> Span:
+    span_id, parent_id, service, name, start_ns, end_ns, status = row
+    start, end = int(str(start_ns)), int(str(end_ns))
+    return Span(
+        span_id=str(span_id),
+        parent_id=None if parent_id is None else str(parent_id),
+        service=str(service),
+        name=str(name),
+        start_us=start // 1000,
+        duration_us=max(0, end - start) // 1000,
+        failed=status == "error",
+    )
