@@ -22,7 +22,7 @@ BLAME = re.compile(
 def test_its_figures_are_those_of_the_ledger(kept: Path) -> None:
     """Counted here by other means than in the review."""
     start_us, end_us = incidents.INJECTED_S * 1_000_000, incidents.END_S * 1_000_000
-    entries = [each for each in incidents.entries() if start_us <= each.at_unix_us < end_us]
+    entries = [each for each in incidents.entries() if start_us <= each.done_unix_us < end_us]
     checkouts = [each for each in entries if each.kind == "checkout"]
     bad = [each for each in checkouts if each.outcome in ("failed", "no-answer")]
     figures = review.figures(review.make(kept))

@@ -6,11 +6,16 @@ from typing import Any
 
 from prove import tracetree
 from prove.incident import views
-from prove.incident.impact import Citations
-from prove.incident.record import Window
+from prove.incident.impact import Citations, Impact, Way
 from prove.incident.tables import Tables
 from prove.tracetree import Span
 
+_WAYS: dict[Way, tuple[str, str]] = {
+    "failed": ("failed", views.FAILED),
+    "slow": ("was slow", views.SLOW),
+    "unsettled": ("was not confirmed", views.UNSETTLED),
+    "refused": ("was refused", "outcome = 'refused'"),
+}
 MOST_SPANS = 40
 """Of a trace that is shown; the first of them."""
 
@@ -24,28 +29,30 @@ class Example:
     cited: str
 
 
-def find(window: Window, answers: Tables, cite: Citations) -> Example | None:
-    """The first request of the gravest sort that left spans; None: none has."""
-    start_us, end_us = (round(each * 1e6) for each in (window.start_unix_s, window.end_unix_s))
+def find(impact: Impact, answers: Tables, cite: Citations) -> Example | None:
+    """The first request of the gravest sort that left spans; None: none has.
 
-    def first(condition: str) -> tuple[Any, ...] | None:
+    Only of sorts that were clearly more than before: some are always slow.
+    """
+    window = impact.window
+    start_us, end_us = (round(each * 1e6) for each in (window.start_unix_s, window.end_unix_s))
+    for way, (what, condition) in _WAYS.items():
+        kinds = [f"'{each.kind}'" for each in impact.requests if way in each.hurt]
+        if not kinds:
+            continue
         rows = answers.ask(
             "SELECT trace_id, kind, status, latency_ms FROM requests"  # noqa: S608
-            " SEMI JOIN spans USING (trace_id)"
-            f" WHERE {condition} AND at_unix_us >= {start_us} AND at_unix_us < {end_us}"
-            " ORDER BY at_unix_us LIMIT 1"
+            f" SEMI JOIN spans USING (trace_id) WHERE {condition} AND kind IN ({', '.join(kinds)})"
+            f" AND done_unix_us >= {start_us} AND done_unix_us < {end_us}"
+            " ORDER BY done_unix_us LIMIT 1"
         )
-        return rows[0] if rows else None
+        if not rows:  # what leaves no span is better told by its absence than by something milder
+            return None
+        return _shown(what, rows[0], answers, cite)
+    return None
 
-    sorts = {
-        "failed": views.FAILED,
-        "was slow": views.SLOW,
-        "was not confirmed": views.UNSETTLED,
-    }
-    each = ((what, row) for what, sort in sorts.items() if (row := first(sort)) is not None)
-    what, row = next(each, ("", None))
-    if row is None:
-        return None
+
+def _shown(what: str, row: tuple[Any, ...], answers: Tables, cite: Citations) -> Example:
     trace_id, kind, status, latency_ms = row
     ask = (
         "SELECT span_id, parent_span_id, service, name, start_unix_nano, end_unix_nano, status"  # noqa: S608

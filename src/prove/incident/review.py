@@ -79,7 +79,7 @@ def make(directory: Path) -> Review:
     if incident.windows is not None:
         cost = impact.measure(incident.windows, answers, kept, promised, cite)
         suspected = suspects.find(incident.windows, answers, cite)
-        shown = example.find(incident.windows.incident, answers, cite)
+        shown = example.find(cost, answers, cite)
     found = Found(
         incident=incident,
         timeline=told,
