@@ -3,6 +3,7 @@
 (The other two services need no peers for this: their own suites have the same test.)
 """
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def _schemathesis(url: str, cwd: Path, *options: str) -> None:
             *("--seed", "1", "--no-color", *options, f"{url}/openapi.json"),
         ],
         cwd=cwd,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "service_kit.gentle"},
         capture_output=True,
         text=True,
         timeout=280,

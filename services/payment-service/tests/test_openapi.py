@@ -1,5 +1,6 @@
 """The OpenAPI document against the running service, by schemathesis, with every check on."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def test_the_service_keeps_to_its_openapi(acquirer: Running, tmp_path: Path, sid
                 *("--checks", "all", "--max-examples", "25", "--seed", "1", "--no-color"),
             ],
             cwd=tmp_path,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "service_kit.gentle"},
             capture_output=True,
             text=True,
             timeout=280,

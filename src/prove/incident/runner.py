@@ -41,13 +41,14 @@ from prove.incident.target import Target
 from prove.incident.telemetry import Inbox, Telemetry
 from prove.incident.theory import Objectives
 from prove.slo.spec import WINDOW
-from prove.verify.experiment import alongside
 
 BASELINE_S = 15.0
 STEADY_S = 240.0
 """How long the steady state is waited for: after an incident windows have to forget it."""
 RECOVERY_S = 120.0
 """How long, beyond what is claimed, recovery is still waited for."""
+WORD_S = 30.0
+"""Between two words of why there is no steady state yet."""
 DRAIN_S = 90.0
 SETTLE_S = 30.0
 POLL_S = 0.25
@@ -108,11 +109,17 @@ class Session:
         self.customers = Customers(self.target.urls, wares, self.seed)
         found: list[Incident] = []
         loading = asyncio.create_task(self.customers.run())
+        running = asyncio.create_task(self._runs(runs, found))
         try:
-            await alongside(self._runs(runs, found), loading)
+            await asyncio.wait([running, loading], return_when=asyncio.FIRST_COMPLETED)
+            if loading.done() and not running.done():
+                loading.result()
+            await running
         finally:
+            running.cancel()
+            await asyncio.wait([running])  # for its rollbacks
             loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+            await asyncio.wait([loading])
         return found
 
     async def _runs(self, runs: Sequence[Sequence[Entry]], found: list[Incident]) -> None:
@@ -240,10 +247,14 @@ class _Run:
         self._watch.phase("steady state", BASELINE_S)
         deadline = time.monotonic() + STEADY_S
         since: float | None = None
+        next_word = time.monotonic() + WORD_S
         while time.monotonic() < deadline:
             self._why = await asyncio.to_thread(self._unsteady)
             if self._why:
                 since = None
+                if time.monotonic() > next_word:
+                    next_word = time.monotonic() + WORD_S
+                    self._watch.told(f"not yet: {self._why}")
             elif since is None:
                 since = time.time()
             elif time.time() - since >= BASELINE_S:

@@ -257,8 +257,8 @@ class Expect(_Form):
 class Load(_Form):
     """The customers: how many arrive in a second, whatever becomes of those before them."""
 
-    reads_per_s: Annotated[float, Field(gt=0, le=200)] = 20
-    checkouts_per_s: Annotated[float, Field(gt=0, le=100)] = 10
+    reads_per_s: Annotated[float, Field(gt=0, le=200)] = 10
+    checkouts_per_s: Annotated[float, Field(gt=0, le=100)] = 5
 
 
 class Extension(_Form):

@@ -192,7 +192,7 @@ class Fault(_Model):
 
 class _RequestFault(Fault, Generic[M]):
     params: Choice
-    match: M = Field(default_factory=dict, validate_default=True)  # type: ignore[assignment]
+    match: M = Field(default_factory=dict, validate_default=True)
 
 
 class LatencyFault(_RequestFault[M], Generic[M]):

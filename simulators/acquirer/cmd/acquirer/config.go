@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,8 @@ type config struct {
 	shutdownDelay time.Duration
 	logLevel      slog.Level
 	maxBodyBytes  int64
+	adminToken    string // empty: the fault endpoints do not exist
+	faultsFile    string
 }
 
 // configError names the variable that holds a bad value.
@@ -60,6 +63,15 @@ func loadConfig() (config, error) {
 		return c, &configError{"DATABASE_URL", "must be sqlite:///<file>", "another form"}
 	}
 	c.databasePath = path
+	c.faultsFile = env("FAULTS_FILE", filepath.Join(filepath.Dir(path), "faults-acquirer.json"))
+	c.adminToken = os.Getenv("ADMIN_TOKEN")
+	if file := os.Getenv("ADMIN_TOKEN_FILE"); file != "" {
+		raw, err := os.ReadFile(file)
+		c.adminToken = strings.TrimSpace(string(raw))
+		if err != nil || c.adminToken == "" {
+			return c, &configError{"ADMIN_TOKEN_FILE", "must be a file that holds the token", file}
+		}
+	}
 	return c, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"prove/acquirer/internal/fault"
 	"prove/acquirer/internal/httpapi"
 	"prove/acquirer/internal/ledger"
 )
@@ -69,6 +70,7 @@ func serve(ctx context.Context, config config, book *ledger.Ledger, log *slog.Lo
 	ready.Store(true)
 	api := &httpapi.API{
 		Ledger: book, Log: log, SlowFor: config.slowFor, MaxBodyBytes: config.maxBodyBytes, Ready: ready.Load,
+		Faults: fault.Open(config.faultsFile, log), AdminToken: config.adminToken,
 	}
 	server := &http.Server{
 		Handler:           api.Handler(),

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"prove/acquirer/internal/fault"
 	"prove/acquirer/internal/ledger"
 )
 
@@ -32,6 +33,8 @@ type API struct {
 	Log          *slog.Logger
 	SlowFor      time.Duration // how long a slow token's answer takes, from the booking on
 	MaxBodyBytes int64
+	Faults       *fault.Leases
+	AdminToken   string      // empty: the fault endpoints do not exist
 	Ready        func() bool // false from the stop signal on
 }
 
@@ -93,16 +96,27 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+
+	Errors []fieldError `json:"errors,omitempty"`
+}
+
+// fieldError says what is wrong with one part of a request.
+type fieldError struct {
+	Loc string `json:"loc"`
+	Msg string `json:"msg"`
 }
 
 // Handler routes the requests.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/charges", a.charge)
-	mux.HandleFunc("GET /v1/charges/{key}", a.findCharge)
-	mux.HandleFunc("POST /v1/refunds", a.refund)
+	mux.HandleFunc("POST /v1/charges", a.disturbed(a.charge))
+	mux.HandleFunc("GET /v1/charges/{key}", a.disturbed(a.findCharge))
+	mux.HandleFunc("POST /v1/refunds", a.disturbed(a.refund))
 	mux.HandleFunc("GET /v1/ledger", a.list)
 	mux.HandleFunc("GET /healthz", a.health)
+	mux.HandleFunc("GET /faults", a.admin(a.listFaults))
+	mux.HandleFunc("PUT /faults/{name}", a.admin(a.putFault))
+	mux.HandleFunc("DELETE /faults/{name}", a.admin(a.deleteFault))
 	return a.logged(mux)
 }
 
@@ -128,6 +142,10 @@ func (a *API) charge(w http.ResponseWriter, r *http.Request) {
 	}
 	// Once read, a charge is booked whether or not the caller waits: that is what a timeout hides.
 	ctx := context.WithoutCancel(r.Context())
+	disturbance := disturbanceOf(ctx)
+	if disturbance.Decline {
+		behaviour.status, behaviour.reason = ledger.StatusDeclined, "issuer_unavailable"
+	}
 	entry, first, err := a.Ledger.Charge(ctx, ledger.Entry{
 		Key: body.Key, Status: behaviour.status, Reason: behaviour.reason, AmountMinor: body.AmountMinor,
 		Currency: body.Currency, MethodToken: body.MethodToken, Reference: body.Reference,
@@ -136,7 +154,7 @@ func (a *API) charge(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	if behaviour.mute && first {
+	if (behaviour.mute || disturbance.Lose) && first {
 		panic(http.ErrAbortHandler) // net/http's way to drop the connection without an answer
 	}
 	if behaviour.slow {
@@ -285,6 +303,9 @@ func (s *statusRecorder) WriteHeader(status int) {
 	s.ResponseWriter.WriteHeader(status)
 }
 
+// Unwrap lets net/http reach the connection.
+func (s *statusRecorder) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
 func chargeOf(e ledger.Entry) chargeAnswer {
 	return chargeAnswer{
 		Key: e.Key, ChargeID: e.ID, Status: e.Status, Reason: e.Reason, AmountMinor: e.AmountMinor,
@@ -311,9 +332,11 @@ func invalid(w http.ResponseWriter, detail string) {
 }
 
 func refuse(w http.ResponseWriter, status int, slug, detail string) {
+	send(w, problem{Type: "/problems/" + slug, Title: http.StatusText(status), Status: status, Detail: detail})
+}
+
+func send(w http.ResponseWriter, p problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(problem{
-		Type: "/problems/" + slug, Title: http.StatusText(status), Status: status, Detail: detail,
-	})
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
 }

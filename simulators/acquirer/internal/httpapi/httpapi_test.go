@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"prove/acquirer/internal/fault"
 	"prove/acquirer/internal/ledger"
 )
 
@@ -23,7 +24,8 @@ func serve(t *testing.T, slowFor time.Duration) *httptest.Server {
 	t.Cleanup(func() { _ = book.Close() })
 	api := &API{
 		Ledger: book, Log: slog.New(slog.DiscardHandler), SlowFor: slowFor, MaxBodyBytes: 1000,
-		Ready: func() bool { return true },
+		Ready: func() bool { return true }, AdminToken: "token",
+		Faults: fault.Open(filepath.Join(t.TempDir(), "faults.json"), slog.New(slog.DiscardHandler)),
 	}
 	server := httptest.NewServer(api.Handler())
 	t.Cleanup(server.Close)
