@@ -22,9 +22,10 @@ MOST_SPANS = 40
 
 @dataclass(frozen=True)
 class Example:
-    """`lines` are a tree of spans."""
+    """`lines` are a tree of spans; `torn`: of some the parent is not there."""
 
     told: str
+    torn: bool
     lines: Sequence[str]
     cited: str
 
@@ -59,10 +60,12 @@ def _shown(what: str, row: tuple[Any, ...], answers: Tables, cite: Citations) ->
         f" FROM spans WHERE trace_id = '{trace_id}' ORDER BY start_unix_nano, span_id"
     )
     spans = [_span(row) for row in answers.ask(ask)]
+    known = {span.span_id for span in spans}
     cited = cite.add("bundle", "the spans of that trace", ask)
     answer = f"status {status}" if status else "no answer"
     return Example(
         told=f"The first {kind} that {what}: {answer} after {latency_ms:,.0f} ms, trace {trace_id}",
+        torn=sum(span.parent_id not in known for span in spans) > 1,
         lines=tracetree.render(spans[:MOST_SPANS]),
         cited=cited,
     )
