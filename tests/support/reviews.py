@@ -27,7 +27,7 @@ def check(directory: Path) -> None:
     entries = [
         entry
         for entry in record.lines(directory / record.LEDGER, record.Entry)
-        if start_us <= entry.at_unix_us < end_us
+        if start_us <= entry.done_unix_us < end_us
     ]
     for kind in ("checkout", "read"):
         mine = [

@@ -22,7 +22,7 @@ BLAME = re.compile(
 def test_its_figures_are_those_of_the_ledger(kept: Path) -> None:
     """Counted here by other means than in the review."""
     start_us, end_us = incidents.INJECTED_S * 1_000_000, incidents.END_S * 1_000_000
-    entries = [each for each in incidents.entries() if start_us <= each.at_unix_us < end_us]
+    entries = [each for each in incidents.entries() if start_us <= each.done_unix_us < end_us]
     checkouts = [each for each in entries if each.kind == "checkout"]
     bad = [each for each in checkouts if each.outcome in ("failed", "no-answer")]
     figures = review.figures(review.make(kept))
@@ -100,6 +100,14 @@ def test_hypotheses_come_from_spans_and_not_from_the_truth(kept: Path) -> None:
     assert not made.truths
     assert any("begin in payment-service" in each for each in made.suspects)
     assert "The scenario's own answer" not in review.markdown(made)
+
+
+def test_one_request_that_failed_is_followed_from_end_to_end(kept: Path) -> None:
+    made = review.make(kept)
+    assert made.example is not None
+    first = next(entry for entry in incidents.entries() if entry.outcome == "failed")
+    assert first.trace_id in made.example.told
+    assert [line for line in made.example.lines if "! POST /api/v1/payments" in line]
 
 
 def test_the_words_are_blameless_and_people_have_their_part(kept: Path) -> None:

@@ -169,7 +169,7 @@ def export(
         Bundle(
             id=bundle_id(incident),
             source=source,
-            alert=_alert(directory),
+            alert=_alert(directory, during),
             baseline=baseline,
             baseline_dir=BASELINE,
             baseline_local=(
@@ -349,9 +349,11 @@ def _is_control(text: str) -> bool:
     return "/faults" in text or "/incidents" in text
 
 
-def _alert(directory: Path) -> Alert | None:
-    """The first page that the pager was told of."""
+def _alert(directory: Path, during: Window) -> Alert | None:
+    """The first page that the pager was told of in the incident."""
     for page in record.lines(directory / record.PAGES, record.Page):
+        if page.received_at_unix_us < during.start_unix_s * 1e6:
+            continue
         if page.status == "firing" and page.severity == "page" and page.slo:
             of, signal = page.labels.get("sloth_service", ""), page.labels.get("sloth_slo", "")
             service = _MEASURED.get(of, of)

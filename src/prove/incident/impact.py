@@ -209,7 +209,7 @@ def measure(
     window = windows.incident
     within = _within(window)
     hit = (
-        f"SELECT DISTINCT at_unix_us // 1000000 AS second FROM requests WHERE {within}"  # noqa: S608
+        f"SELECT DISTINCT done_unix_us // 1000000 AS second FROM requests WHERE {within}"  # noqa: S608
         f" GROUP BY kind, second HAVING avg(({_HURT})::INT) > {HIT} ORDER BY second"
     )
     kinds: Sequence[Kind] = ("checkout", "read")
@@ -228,8 +228,9 @@ def measure(
 
 
 def _within(window: Window) -> str:
+    """Requests whose end was in it: what was under way when it began is hit, too."""
     start_us, end_us = (round(each * 1e6) for each in (window.start_unix_s, window.end_unix_s))
-    return f"at_unix_us >= {start_us} AND at_unix_us < {end_us}"
+    return f"done_unix_us >= {start_us} AND done_unix_us < {end_us}"
 
 
 def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) -> Requests:
@@ -277,7 +278,8 @@ def _purchases(within: str, answers: Tables, cite: Citations) -> Purchases:
     cited: dict[str, str] = {}
 
     def ask(name: str, what: str, select: str, where: str = "") -> Any:
-        wanted = f"{where} AND {within}" if where else within
+        first = within.replace("done_unix_us", "first_done_unix_us")
+        wanted = f"{where} AND {first}" if where else first
         sql = f"SELECT {select} FROM purchases WHERE {wanted}"  # noqa: S608
         cited[name] = cite.add("ledger", what, sql)
         return answers.value(sql)

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from prove.errors import UserError
 from prove.incident import (
     bundle,
+    example,
     findings,
     impact,
     objectives,
@@ -50,6 +51,7 @@ class Review:
     detection: list[str]
     facts: list[str]
     suspects: list[str]
+    example: example.Example | None
     contributing: list[str]
     well: list[str]
     badly: list[str]
@@ -73,10 +75,11 @@ def make(directory: Path) -> Review:
     answers = views.tables(directory)
     cite = impact.Citations()
     told = timeline.build(directory)
-    cost = suspected = None
+    cost = suspected = shown = None
     if incident.windows is not None:
         cost = impact.measure(incident.windows, answers, kept, promised, cite)
         suspected = suspects.find(incident.windows, answers, cite)
+        shown = example.find(cost, answers, cite)
     found = Found(
         incident=incident,
         timeline=told,
@@ -100,6 +103,7 @@ def make(directory: Path) -> Review:
         detection=findings.detection(found),
         facts=findings.facts(found),
         suspects=[f"{each.told}{each.cited}" for each in found.suspects],
+        example=shown,
         contributing=findings.contributing(found),
         well=findings.well(found),
         badly=findings.badly(found),

@@ -86,7 +86,10 @@ class _Course:
 
     def __init__(self, incident: Incident, told: Timeline, answers: Tables) -> None:
         self.zero_us = told.zero_unix_us
-        self.begin_s = self.at(incident.started_unix_us)
+        baseline = incident.windows.baseline if incident.windows else None
+        # Until the steady state was reached there may be much that is not of this incident.
+        began_us = baseline.start_unix_s * 1e6 if baseline else incident.started_unix_us
+        self.begin_s = self.at(began_us)
         self.end_s = max(self.at(incident.ended_unix_us), self.begin_s + 1)
         ended_us = incident.rolled_back_unix_us or incident.ended_unix_us
         self.rolled_back_s = self.at(ended_us)
@@ -100,11 +103,13 @@ class _Course:
         return (unix_us - self.zero_us) / 1e6
 
     def bins(self, value: str, where: str = "true") -> tuple[list[float], list[float]]:
-        """The middle of each bin and its `value`, over requests by when they were sent."""
+        """The middle of each bin and its `value`, over requests by when they were over."""
         bin_us = self.bin_s * 1_000_000
+        begin_us = self.zero_us + self.begin_s * 1_000_000
         rows = self._answers.ask(
-            f"SELECT floor((at_unix_us - {self.zero_us}) / {bin_us}) AS bin, {value}"  # noqa: S608
-            f" FROM requests WHERE {where} GROUP BY bin ORDER BY bin"
+            f"SELECT floor((done_unix_us - {self.zero_us}) / {bin_us}) AS bin, {value}"  # noqa: S608
+            f" FROM requests WHERE {where} AND done_unix_us >= {begin_us:.0f}"
+            " GROUP BY bin ORDER BY bin"
         )
         return (
             [(float(number) + 0.5) * self.bin_s for number, _ in rows],

@@ -6,18 +6,19 @@ span's own time, without what it waited for), and who fell silent. They point at
 happened there spans don't say.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from prove.incident.impact import Citations
-from prove.incident.record import Windows
+from prove.incident.record import Window, Windows
 from prove.incident.tables import Tables
 
 MOST = 3
 """Hypotheses of a sign."""
 NOTABLE_MS = 5.0
-SILENT = 0.5
-"""A service is silent that made less than this share of the spans it used to."""
+SILENT_S, SILENT_TIMES = 2.0, 4
+"""Silent is who made no span for so long, and so many times the longest pause before."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Suspect:
 
     sign: Literal["failures", "time", "silence"]
     service: str
+    since_s: float
+    """Seconds after the injection; of what has no time of its own, infinite."""
     told: str
     cited: str
 
 
 def find(windows: Windows, answers: Tables, cite: Citations) -> list[Suspect]:
-    """The most suspicious places, sign by sign; none without spans of both times."""
+    """The most suspicious places, the earliest first; none without spans of both times."""
     sizes = answers.ask(
         "SELECT (FROM spans SELECT count(*)), (FROM baseline_spans SELECT count(*))"
     )
@@ -40,11 +43,12 @@ def find(windows: Windows, answers: Tables, cite: Citations) -> list[Suspect]:
     start_ns = round(windows.incident.start_unix_s * 1e9)
     during_s = windows.incident.end_unix_s - windows.incident.start_unix_s
     before_s = windows.baseline.end_unix_s - windows.baseline.start_unix_s
-    return [
+    found = [
         *_failures(answers, cite, start_ns, during_s, before_s),
+        *_silences(windows, answers, cite),
         *_times(answers, cite, start_ns),
-        *_silences(answers, cite, start_ns, during_s, before_s),
     ]
+    return sorted(found, key=lambda each: each.since_s)
 
 
 def _failures(
@@ -75,6 +79,7 @@ def _failures(
         Suspect(
             "failures",
             service,
+            first_s,
             f"failures begin in {service}, `{name}`, {first_s:.1f} s after the injection: {count:,}"
             f" of its spans failed with no failed span below them, {before:,} in the baseline",
             cited,
@@ -110,6 +115,7 @@ def _times(answers: Tables, cite: Citations, start_ns: int) -> list[Suspect]:
         Suspect(
             "time",
             service,
+            math.inf,
             f"time is lost in {service}, `{name}`: {ms:,.1f} ms by itself on average, {before:,.1f}"
             f" ms in the baseline ({count:,} spans). Of a span that asks another process, the"
             " network and the other side's queue are part of it",
@@ -119,29 +125,40 @@ def _times(answers: Tables, cite: Citations, start_ns: int) -> list[Suspect]:
     ]
 
 
-def _silences(
-    answers: Tables, cite: Citations, start_ns: int, during_s: float, before_s: float
-) -> list[Suspect]:
+def _silences(windows: Windows, answers: Tables, cite: Citations) -> list[Suspect]:
+    def longest(name: str, source: str, window: Window) -> str:
+        start_ns, end_ns = (round(each * 1e9) for each in (window.start_unix_s, window.end_unix_s))
+        return (
+            f"{name} AS (SELECT service, max(pause) / 1e9 AS s,"  # noqa: S608
+            f" (arg_max(ns, pause) - {start_ns}) / 1e9 AS since_s FROM (SELECT service, ns,"
+            " lead(ns) OVER (PARTITION BY service ORDER BY ns) - ns AS pause FROM"
+            f" (SELECT service, start_unix_nano AS ns FROM {source}"
+            f" WHERE start_unix_nano >= {start_ns} UNION ALL"
+            f" SELECT DISTINCT service, unnest([{start_ns}, {end_ns}]) FROM baseline_spans))"
+            " GROUP BY service)"
+        )
+
     sql = (
-        "WITH d AS (SELECT service, count(*) AS n FROM spans"  # noqa: S608
-        f" WHERE start_unix_nano >= {start_ns} GROUP BY ALL),"
-        " b AS (SELECT service, count(*) AS n FROM baseline_spans GROUP BY ALL)"
-        f" SELECT service, coalesce(d.n, 0) / {during_s}, b.n / {before_s}"
-        " FROM b LEFT JOIN d USING (service)"
-        f" WHERE coalesce(d.n, 0) / {during_s} < {SILENT} * b.n / {before_s}"
-        " ORDER BY b.n DESC, service"
+        f"WITH {longest('during', 'spans', windows.incident)},"  # noqa: S608
+        f" {longest('before', 'baseline_spans', windows.baseline)}"
+        " SELECT service, during.s, during.since_s, before.s FROM during"
+        " JOIN before USING (service)"
+        f" WHERE during.s > greatest({SILENT_S}, {SILENT_TIMES} * before.s)"
+        f" ORDER BY during.since_s, service LIMIT {MOST}"
     )
     found = answers.ask(sql)
     if not found:
         return []
-    cited = cite.add("bundle", "spans a second of each service, against the baseline", sql)
+    cited = cite.add("bundle", "the longest time without a span, against the baseline", sql)
     return [
         Suspect(
             "silence",
             service,
-            f"{service} fell silent: {now:,.1f} spans a second, {before:,.1f} in the baseline."
-            " It was down, was not reached, or its telemetry was lost",
+            since_s,
+            f"{service} fell silent {since_s:.1f} s after the injection: no span of it for"
+            f" {lasted_s:.1f} s, {before_s:.1f} s at most in the baseline. It was down, hung, was"
+            " not reached, or its telemetry was lost",
             cited,
         )
-        for service, now, before in found[:MOST]
+        for service, lasted_s, since_s, before_s in found
     ]

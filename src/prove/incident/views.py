@@ -46,6 +46,7 @@ REQUESTS = (
 )
 PURCHASES = (
     "SELECT key, min(at_unix_us) AS at_unix_us, max(done_unix_us) AS done_unix_us,"
+    " min(done_unix_us) AS first_done_unix_us,"
     " count(*) FILTER (method = 'POST') AS attempts, arg_max(outcome, done_unix_us) AS outcome,"
     " coalesce(max(amount_minor), max(asked_minor)) AS amount_minor,"
     " (max(done_unix_us) - min(at_unix_us)) / 1000 AS took_ms"
