@@ -264,8 +264,8 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
     if offs:
         middle = sorted(offs)[len(offs) // 2]
         lines.append(
-            f"| page later than predicted: least, median, most | {min(offs):+.1f} s, {middle:+.1f} s, "
-            f"{max(offs):+.1f} s |"
+            f"| page later than predicted: least, median, most | {min(offs):+.1f} s, "
+            f"{middle:+.1f} s, {max(offs):+.1f} s |"
         )
     lines += [
         "",

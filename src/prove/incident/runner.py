@@ -398,9 +398,15 @@ class _Run:
                 break
             await asyncio.sleep(CHECK_S)
         await asyncio.sleep(max(0.0, GRACE_S - (time.time() - found.rolled_back_s)))
-        found.differences, found.books = await asyncio.to_thread(
-            session.integrity.differences, list(self._ledger.entries)
-        )
+        while True:
+            found.differences, found.books = await asyncio.to_thread(
+                session.integrity.differences, list(self._ledger.entries)
+            )
+            # A refund, or a release, may be on its way; what is lost stays lost.
+            if not found.differences or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(GRACE_S)
+        session.integrity.remember()
 
     async def _collect(self, found: Found) -> None:
         """What the telemetry knows of it by now; where it isn't there, nothing."""
