@@ -274,6 +274,7 @@ class _Run:
         ]
         begun_s: dict[str, float] = {}
         steps = [step for entry in self._entries for step in entry.scenario.method]
+        last = [entry.scenario.method[-1] for entry in self._entries]
         for step in steps:
             await asyncio.sleep(step.pauses.before)
             self._doing = asyncio.create_task(
@@ -287,7 +288,7 @@ class _Run:
             begun_s[step.name] = action.at_unix_us / 1_000_000
             if self._injected_s is None:
                 self._injected_s = begun_s[step.name]
-            if step is not steps[-1]:  # the last pause is for `chaos run`, which waits for no page
+            if step not in last:  # that pause is for `chaos run`, which waits for no page
                 await asyncio.sleep(step.pauses.after)
         return self._injected_s, begun_s
 
