@@ -33,14 +33,23 @@ type burden struct {
 	end   context.CancelFunc
 }
 
-const followEvery = 200 * time.Millisecond
+// While there is a fault of this kind, its end is noticed sooner than its beginning.
+const (
+	lookEvery   = time.Second
+	followEvery = 200 * time.Millisecond
+)
 
 // Follow bears what the leases file wants until ctx ends, and returns when nothing is borne any more.
 func (b *Burdens) Follow(ctx context.Context) {
 	b.born, b.borne = time.Now(), map[string]burden{}
 	defer b.busy.Wait()
-	for sleep(ctx, followEvery) {
-		b.follow(ctx, b.Leases.Background())
+	for pause := lookEvery; sleep(ctx, pause); {
+		wanted := b.Leases.Background()
+		b.follow(ctx, wanted)
+		pause = lookEvery
+		if len(wanted) > 0 {
+			pause = followEvery
+		}
 	}
 	b.follow(ctx, nil)
 }
