@@ -11,6 +11,7 @@ from prove.bench import report
 from prove.bench.checkout import Checkout, Probe
 from prove.bench.durability import Durability
 from prove.bench.durability import Window as Round
+from prove.bench.faults import Faults
 from prove.bench.growth import Growth
 from prove.bench.load import Latency
 from prove.bench.measure import Group, Memory, Run
@@ -104,6 +105,19 @@ RULES = Rules(
 )
 
 
+FAULTS = Faults(
+    seconds=10,
+    cpu_us={
+        "item": {
+            "with 1": [800, 810, 900],
+            "without 1": [796, 800, 700],
+            "with 2": [804, 810, 900],
+            "without 2": [804, 800, 700],
+        }
+    },
+)
+
+
 def evidence_of(run: Run | None = None, **figures: Any) -> Evidence:
     return Evidence.model_validate(
         {name: {"run": run or a_run(), "result": result} for name, result in figures.items()}
@@ -118,6 +132,7 @@ def everything() -> Evidence:
         startup=STARTUP,
         growth=GROWTH,
         rules=RULES,
+        faults=FAULTS,
     )
 
 
@@ -177,6 +192,16 @@ def test_what_durability_costs_is_a_median_of_ratios() -> None:
 def test_rules_that_take_too_much_of_a_core_miss_the_target() -> None:
     assert [target.reached for target in RULES.targets()] == [True]
     dear = RULES.model_copy(update={"costs": {10: Cost(series=2163, cpu_s=0.6)}})
+    assert [target.reached for target in dear.targets()] == [False]
+
+
+def test_what_faults_add_is_a_median_of_ratios_between_means() -> None:
+    assert round(FAULTS.percent("item"), 2) == 1.25
+    assert [target.reached for target in FAULTS.targets()] == [True]
+    assert round(FAULTS.noise_percent("item"), 2) == 0.0
+    dear = FAULTS.model_copy(
+        update={"cpu_us": {"item": {**FAULTS.cpu_us["item"], "with 1": [900] * 3}}}
+    )
     assert [target.reached for target in dear.targets()] == [False]
 
 
@@ -245,7 +270,7 @@ def test_a_figure_measured_again_replaces_its_own_section_only() -> None:
 
     both = again.merged(earlier)
 
-    assert list(both.figures()) == ["reads", "checkout", "durability", "startup", "growth", "rules"]
+    assert list(both.figures()) == list(Evidence.model_fields)
     assert both.checkout == again.checkout
     assert both.reads == earlier.reads
 

@@ -56,24 +56,24 @@ def _connections_end() -> Iterator[None]:
 def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {
         "BASELINE_S": 0.3,
-        "STEADY_S": 3.0,
+        "STEADY_S": 20.0,
         "CHECK_S": 0.1,
         "POLL_S": 0.1,
         "LATE_S": 0.5,
         "GRACE_S": 0.0,
         "EXPORT_S": 1.5,
-        "RECOVERY_S": 5.0,
+        "RECOVERY_S": 60.0,
     }
     for name, value in times.items():
         monkeypatch.setattr(runner, name, value)
 
 
-def entry(**changes: object) -> Entry:
-    """The scenario, whose page is waited for for some seconds at the most."""
+def entry(within_s: float = 60.0) -> Entry:
+    """The scenario, whose page is waited for for so long at the most."""
     found = catalogue.find(NAME)
     ours = found.prove
-    pages = [ours.expect.pages[0].model_copy(update={"within_s": 3.0})]
-    expect = ours.expect.model_copy(update={"pages": pages, "may_page": [], **changes})
+    pages = [ours.expect.pages[0].model_copy(update={"within_s": within_s})]
+    expect = ours.expect.model_copy(update={"pages": pages, "may_page": []})
     extension = ours.model_copy(update={"expect": expect, "hold_s": 0.5})
     scenario = found.scenario.model_copy(update={"extensions": [extension]})
     return Entry(found.name, scenario, found.document)
@@ -149,7 +149,7 @@ def test_a_page_that_does_not_come_is_waited_for_and_missed(
     shop: Installation, tmp_path: Path
 ) -> None:
     shop.pages = ()
-    incident = carried_out(shop, tmp_path)
+    incident = carried_out(shop, tmp_path, of=entry(within_s=2.0))
 
     assert incident.verdict == "does not hold"
     missed = [each for each in incident.expectations if not each.holds]
@@ -182,7 +182,10 @@ def test_what_is_refused_is_not_done(
     assert not shop.leases
 
 
-def test_without_a_steady_state_nothing_is_done(shop: Installation, tmp_path: Path) -> None:
+def test_without_a_steady_state_nothing_is_done(
+    shop: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "STEADY_S", 2.0)
     shop.ready = False
     incident = carried_out(shop, tmp_path)
 

@@ -44,6 +44,8 @@ class Effort:
     growth_rounds: int = 3
     growth_s: int = 10
     rules_s: int = 60
+    fault_rounds: int = 9
+    fault_s: int = 20
 
 
 FULL = Effort()
@@ -60,6 +62,8 @@ QUICK = Effort(
     growth_rounds=1,
     growth_s=3,
     rules_s=5,
+    fault_rounds=1,
+    fault_s=3,
 )
 
 

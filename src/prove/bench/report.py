@@ -19,6 +19,8 @@ from rich.table import Table as RichTable
 from prove import tools
 from prove.bench.checkout import OVERLOAD, Checkout
 from prove.bench.durability import BEFORE, Durability
+from prove.bench.faults import USERS as FAULT_USERS
+from prove.bench.faults import Faults
 from prove.bench.growth import Growth
 from prove.bench.measure import BUSY_PERCENT, Group, Memory, Run, Target
 from prove.bench.reads import CONFIGURATIONS, RATE, USERS, Reads
@@ -33,7 +35,7 @@ NOTES = Path(__file__).with_name("notes.md")
 Result = TypeVar("Result", bound=BaseModel)
 
 
-Figure = Reads | Checkout | Durability | Startup | Growth | Rules
+Figure = Reads | Checkout | Durability | Startup | Growth | Rules | Faults
 
 
 class Measured(BaseModel, Generic[Result]):
@@ -52,6 +54,7 @@ class Evidence(BaseModel):
     startup: Measured[Startup] | None = None
     growth: Measured[Growth] | None = None
     rules: Measured[Rules] | None = None
+    faults: Measured[Faults] | None = None
 
     def figures(self) -> "dict[str, Measured[Figure]]":
         """Those that were measured, by name, in the order in which they are told."""
@@ -109,6 +112,7 @@ _TITLES = {
     "startup": "Time to ready, and memory",
     "growth": "Growth of the catalogue",
     "rules": "Evaluation of the SLO rules",
+    "faults": "What faults cost when none is set",
 }
 _METHODS = {
     "reads": f"""
@@ -140,6 +144,11 @@ Two Prometheus servers side by side with the rules of the drill, which are evalu
 one knows the requests of the shop's instances, the other those of ten times as many, over the
 {PAST_S // 60} minutes of the longest window, with a sample every {STEP_S} s; both know what rules
 recorded every second of the period. CPU is that of the whole server.""",
+    "faults": f"""
+The product service as it is, and without what looks for fault leases (in each request, and in the
+background), two processes of each, telemetry off. {FAULT_USERS} connections in a closed loop ask
+all four in turn, request by request. CPU is that of the process tree; what two processes of the
+same kind differ by is the noise of the reading. Figures are medians of the rounds.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
@@ -269,6 +278,8 @@ def _tables(result: BaseModel) -> list[Table]:
             return [_growth(result)]
         case Rules():
             return [_rules(result)]
+        case Faults():
+            return [_faults(result)]
     raise TypeError(type(result))
 
 
@@ -454,6 +465,25 @@ def _rules(result: Rules) -> Table:
     return Table(
         f"One evaluation of all {result.groups} groups:",
         ("instances", "series read", "CPU ms"),
+        rows,
+    )
+
+
+def _faults(result: Faults) -> Table:
+    rows = [
+        (
+            read,
+            *(f"{median(readings):,.0f}" for readings in processes.values()),
+            f"{result.percent(read):+.2f}%",
+            f"{result.noise_percent(read):.2f}%",
+        )
+        for read, processes in result.cpu_us.items()
+    ]
+    names = next(iter(result.cpu_us.values()))
+    rounds = len(next(iter(names.values())))
+    return Table(
+        f"CPU µs of a read, {rounds} rounds of {result.seconds} s:",
+        ("", *names, "added", "noise"),
         rows,
     )
 

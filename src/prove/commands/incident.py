@@ -20,7 +20,6 @@ from prove.errors import UserError
 if TYPE_CHECKING:
     from prove.incident.catalogue import Entry
     from prove.incident.record import Incident
-    from prove.incident.report import Bar
     from prove.incident.target import Database, Target
 
 app = typer.Typer(
@@ -163,6 +162,10 @@ def run(
             min=0.001, max=100, help="End it when this share of an SLO's error budget is gone."
         ),
     ] = ABORT_ON,
+    load: Annotated[
+        float,
+        typer.Option(min=0.1, max=10, help="Times as many customers as the scenarios have."),
+    ] = 1.0,
     on: Annotated[
         Path | None,
         typer.Option(
@@ -186,30 +189,28 @@ def run(
 
     Examples:
 
-        provectl incident run payment-slow
+        provectl incident run payment-errors
 
-        provectl incident run order-errors+product-reads-slow
+        provectl incident run acquirer-slow+reads-rush
 
         provectl incident run --all --seed 1 --report docs/evidence
     """
     from rich.console import Console
 
     from prove.bench.measure import this_run
-    from prove.incident import catalogue
+    from prove.incident import catalogue, record
     from prove.incident import report as told
+    from prove.incident import target as targets
     from prove.stack import settings as stack_settings
 
     if bool(names) == every:
         raise UserError("give either names of scenarios or --all")
-    runs = catalogue.chosen(names or [path.stem for path in catalogue.files()])
-    settings = stack_settings.load()
-    records = settings.home / "incidents"
+    runs = catalogue.chosen(names or catalogue.in_order())
+    home = stack_settings.load().home
+    there = targets.by_file(on) if on else targets.running(stack_settings.load())
     about = this_run() if report else None
-    found: list[Incident] = []
     try:
-        with told.Bar() as bar:
-            for target, some in _targets(runs, on, found):
-                _carry_out(target, some, records, seed, abort_on, bar, found)
+        found = carry_out(runs, home, there, seed=seed, abort_on=abort_on, load=load)
     except KeyboardInterrupt:
         typer.echo("Stopped; what was set is taken back, and nothing is left running.", err=True)
         raise typer.Exit(130) from None
@@ -217,6 +218,7 @@ def run(
     if report and about:
         given = shlex.join(["provectl", *sys.argv[1:]])
         page = told.write(report, found, seed, about, given)
+    records = home / record.DIRECTORY
     if json_output:
         typer.echo(json.dumps(told.document(found, records, page)))
     else:
@@ -229,32 +231,51 @@ def run(
         raise typer.Exit(1)
 
 
-def _carry_out(
-    target: "Target",
+def carry_out(
     runs: "Sequence[Sequence[Entry]]",
-    records: Path,
-    seed: int,
-    abort_on: float,
-    bar: "Bar",
-    found: "list[Incident]",
-) -> None:
-    from prove.incident import catalogue, evidence
-    from prove.incident.runner import Session
+    home: Path,
+    there: "Target | None",
+    *,
+    seed: int = 1,
+    abort_on: float = ABORT_ON,
+    load: float = 1.0,
+) -> "list[Incident]":
+    """Run them `there`, else on a drill of our own for each kind of database; tells how it goes.
 
-    objectives = catalogue.objectives(target.profile)
-    session = Session(target, objectives, records, seed, abort_on, bar, export=evidence.keep)
-    found += asyncio.run(session.run(runs))
+    Raises UserError when there is nothing to run them on.
+    """
+    from prove import tools
+    from prove.incident import catalogue, evidence, record, report
+    from prove.incident.runner import Session
+    from prove.stack import processes
+
+    if there is None:
+        with tools.ConsoleProgress() as building:
+            processes.ensure_binaries(building)
+    found: list[Incident] = []
+    with report.Bar() as bar:
+        for target, some in _targets(runs, home, there, found):
+            session = Session(
+                target,
+                catalogue.objectives(target.profile),
+                home / record.DIRECTORY,
+                seed,
+                abort_on,
+                bar,
+                export=evidence.keep,
+                load=load,
+            )
+            found += asyncio.run(session.run(some))
+    return found
 
 
 def _targets(
-    runs: "Sequence[Sequence[Entry]]", on: Path | None, found: "Sequence[Incident]"
+    runs: "Sequence[Sequence[Entry]]",
+    home: Path,
+    there: "Target | None",
+    found: "Sequence[Incident]",
 ) -> "Iterator[tuple[Target, Sequence[Sequence[Entry]]]]":
-    """Where to run what: one installation, or for each kind of database a drill of our own."""
-    from prove.incident import target
-    from prove.stack import settings as stack_settings
-
-    settings = stack_settings.load()
-    there = target.by_file(on) if on else target.running(settings)
+    """Where to run what."""
     if there is not None:
         yield there, runs
         return
@@ -262,7 +283,7 @@ def _targets(
     for database in databases:
         some = [each for each in runs if _database(each) == database]
         if some:
-            with _own(settings.home, database, found) as own:
+            with _own(home, database, found) as own:
                 yield own, some
 
 
@@ -274,14 +295,10 @@ def _database(entries: "Sequence[Entry]") -> "Database":
 @contextmanager
 def _own(home: Path, database: "Database", found: "Sequence[Incident]") -> "Iterator[Target]":
     """It is removed unless something on it did not hold: then one will want to look at it."""
-    from prove import tools
-    from prove.incident import report, target
-    from prove.stack import processes
+    from prove.incident import record, report, target
 
     name = f"drill-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    path = home / "incidents" / name
-    with tools.ConsoleProgress() as building:
-        processes.ensure_binaries(building)
+    path = home / record.DIRECTORY / name
     try:
         path.mkdir(parents=True)
     except OSError as error:
@@ -296,7 +313,7 @@ def _own(home: Path, database: "Database", found: "Sequence[Incident]") -> "Iter
         if report.holds(found[before:]):
             shutil.rmtree(path, ignore_errors=True)
         else:
-            typer.echo(f"logs and databases are kept in {path}", err=True)
+            typer.echo(f"logs are kept in {path / 'logs'}", err=True)
 
 
 incident_records.register(app)

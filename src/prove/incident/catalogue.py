@@ -56,6 +56,15 @@ def files(where: Path | None = None) -> list[Path]:
     return sorted((where or directory()).glob(f"*{SUFFIX}"))
 
 
+def in_order() -> list[str]:
+    """All names, in the order to run them in: where nothing pages first.
+
+    So the stack has a past of its own, and a clean one, before the first page is predicted.
+    """
+    entries = load()
+    return sorted(entries, key=lambda name: entries[name].prove.expect.quiet is None)
+
+
 def read(path: Path) -> Entry:
     """One scenario; raises UserError with file, line and field of all that is wrong."""
     try:

@@ -31,6 +31,7 @@ class Integrity:
         self._sources = Sources.of(target.settings) if target.settings else None
         self._orders = Server("order service", target.urls["order"])
         self._known: set[tuple[str, str]] = set()
+        self._latest: set[tuple[str, str]] = set()
         if self._sources:
             self._known = {
                 (each.kind, each.subject)
@@ -55,13 +56,13 @@ class Integrity:
             raise UserError(f"the order database cannot be read: {error}") from None
 
     def differences(self, entries: Sequence[Entry]) -> tuple[list[str], str]:
-        """What differs since the last time, and what was compared; raises UserError."""
+        """What differs and is new, and what was compared; raises UserError."""
         if self._sources is None:
             return self._asked(entries)
         read = books.read(self._sources)
         found = audit.audit(read, GRACE_S)
         new = [each for each in found if (each.kind, each.subject) not in self._known]
-        self._known |= {(each.kind, each.subject) for each in new}
+        self._latest = {(each.kind, each.subject) for each in new}
         told = [
             f"{each.kind} {each.order_id or each.subject}: {each.expected}, found {each.found}"
             for each in new
@@ -75,6 +76,10 @@ class Integrity:
             f"{count(len(read.entries), 'line')} of the acquirer's ledger"
         )
         return told, compared
+
+    def remember(self) -> None:
+        """What differed at last isn't new any more."""
+        self._known |= self._latest
 
     def _asked(self, entries: Sequence[Entry]) -> tuple[list[str], str]:
         """Without books: what the Order Service says of the orders that customers were told of."""

@@ -56,7 +56,7 @@ class StackSettings(BaseSettings):
     """`drill`: the windows of alerts are a sixtieth, everything is asked every second, and there is
     an injector of faults."""
     disk_mb: int = Field(default=0, ge=0, le=4096)
-    """Of a drill: size of the disk that each service's SQLite file gets for itself; 0: none."""
+    """Size of the disk, in memory, that each service's SQLite file gets for itself; 0: none."""
     alert_webhook_url: str = ""
     """Where every notification is posted to as well; empty: nothing leaves the machine."""
     alert_receivers_file: str = ""

@@ -55,12 +55,12 @@ EARLY_SHARE, EARLY_S = 0.2, 0.5
 """Of kills that meet it on its way up, when it takes back what was left."""
 PASSING = (409, 503)
 """Another fault has what this one is about; what it is about is just being started."""
-PAUSE_S = 1.0
+PAUSE_S = 2.0
 LOOK_S = 0.15
 WATCH_S = 0.5
 POLL_S = 0.02
 PUT_S = 10.0
-READY_S = 60.0
+READY_S = 180.0
 
 Kind = Literal["stayed", "unseen", "left"]
 
@@ -359,7 +359,7 @@ class _Turns:
 
 
 async def _injector(settings: StackSettings, *, other_than: int | None, ready: bool) -> int:
-    """The pid of one that runs; raises UserError when there is none for a minute."""
+    """The pid of one that runs; raises UserError when there is none in time."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         current = state.load(settings.home)

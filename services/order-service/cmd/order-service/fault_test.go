@@ -4,8 +4,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"prove/order-service/internal/peertest"
 )
 
 var adminToken = []string{"Authorization", "Bearer admin-token"}
@@ -121,4 +126,35 @@ func TestAFaultOfTheWholeProcessHasAnEnd(t *testing.T) {
 	s.want(s.send("DELETE", "/faults/p", "", adminToken...), 204, "")
 	s.eventually("it is ready again", ready)
 	s.want(s.checkout("k", "tok_approve"), 201, "")
+}
+
+func TestACrashTakesTheProcessUntilItsEntryIsGone(t *testing.T) {
+	t.Parallel()
+	peers, dir := peertest.New(t, map[string]int64{"A": 100}), t.TempDir()
+	first := launch(t, peers, dir, "ADMIN_TOKEN=admin-token")
+	first.set("c", `{"type":"crash","match":{"method":"POST","route":"/api/v1/orders"},"ttl_s":900}`)
+	crash := func(p *process) {
+		t.Helper()
+		body := strings.NewReader(fmt.Sprintf(basket, "tok_approve"))
+		if resp, err := http.Post(p.url+orders, "application/json", body); err == nil {
+			resp.Body.Close()
+			t.Fatalf("answered with %d", resp.StatusCode)
+		}
+		<-p.exited
+		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+			t.Errorf("it ended with %v", p.cmd.ProcessState)
+		}
+	}
+	crash(first)
+	// The lease outlives the process.
+	second := launch(t, peers, dir, "ADMIN_TOKEN=admin-token")
+	crash(second)
+	third := launch(t, peers, dir, "ADMIN_TOKEN=admin-token")
+	if err := os.Remove(filepath.Join(dir, "faults-order-service.json")); err != nil {
+		t.Fatal(err)
+	}
+	third.eventually("orders are taken again", func() bool {
+		return len(third.send("GET", "/faults", "", adminToken...).body.Items) == 0
+	})
+	third.want(third.checkout("k", "tok_approve"), 201, "")
 }
