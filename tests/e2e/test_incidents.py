@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from prove.incident import catalogue, record, schema
+from tests.support import reviews
 from tests.support.stack import Running, Stack
 
 TIMEOUT_S = 1500
@@ -75,7 +76,7 @@ def test_six_incidents_are_as_told(drill: Stack) -> None:
         assert incident["figures"]["recovery_s"] is not None
         directory = Path(incident["record"])
         assert record.read(directory).id == incident["id"]
-        assert (directory / record.BUNDLE / "bundle.json").exists()
+        reviews.check(directory)
     assert document["figures"]["wrong_pages"] == 0
     assert document["figures"]["integrity_differences"] == 0
     assert not leases(drill)
