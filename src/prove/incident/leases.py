@@ -1,6 +1,7 @@
 """The leases that scenarios set: whether one is left, and how to end one without its service."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from service_kit.faults import LeaseStore
 
@@ -31,22 +32,22 @@ def left(target: Target, entries: Iterable[Entry]) -> list[str]:
     return found
 
 
-def revoke(target: Target, step: Step) -> bool:
-    """Take the lease that a rollback should have ended out of its service's file.
+def revoke(target: Target, step: Step) -> Path | None:
+    """Take the lease that a rollback should have ended out of its service's file, which is told.
 
-    False where there is no such file within reach.
+    None where there is no such file within reach.
     """
     found, settings = FAULT.fullmatch(step.provider.url), target.settings
     if settings is None or found is None or step.provider.method != "DELETE":
-        return False
+        return None
     file = settings.data_dir / f"faults-{found['place']}.json"
     if not file.exists():
-        return False
+        return None
     try:
         LeaseStore(file).delete(found["name"])
     except OSError:
-        return False
-    return True
+        return None
+    return file
 
 
 def _set_by(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:

@@ -353,8 +353,8 @@ class _Run:
             self._note(action)
             if action.ok:
                 return
-            if await asyncio.to_thread(leases.revoke, self._target, step):
-                self._watch.told(f"{step.name}: revoked by removing its lease from the file")
+            if file := await asyncio.to_thread(leases.revoke, self._target, step):
+                self._note(_by_file(step, file))
                 return
             if attempt < ROLLBACK_TRIES:
                 await asyncio.sleep(CHECK_S)
@@ -560,6 +560,20 @@ async def _had(ask: Callable[..., T], *arguments: Any) -> T | None:
 
 def _windowed(query: str, seconds: int) -> str:
     return WINDOW.sub(f"{max(2, seconds)}s", query)
+
+
+def _by_file(step: Step, file: Path) -> Action:
+    """What was done in place of a rollback that its service did not answer."""
+    return Action(
+        at_unix_us=time.time_ns() // 1000,
+        phase="rollback",
+        name=f"{step.name}, by its file",
+        method="EDIT",
+        url=file.as_uri(),
+        status=None,
+        ok=True,
+        detail="the lease was taken out of the file, which the service reads without being asked",
+    )
 
 
 def _us(at_s: float | None) -> int | None:
