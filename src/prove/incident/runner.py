@@ -42,7 +42,7 @@ from prove.incident.theory import Objectives
 from prove.slo.spec import WINDOW
 
 BASELINE_S = 15.0
-STEADY_S = 240.0
+STEADY_S = 420.0
 """How long the steady state is waited for: after an incident windows have to forget it."""
 RECOVERY_S = 120.0
 """How long, beyond what is claimed, recovery is still waited for."""
