@@ -67,9 +67,10 @@ def test_a_page_comes_and_in_time(paged_s: float | None, comes: bool, in_time: b
     assert (timely and timely.holds) == in_time
 
 
-def test_a_page_before_it_can_be_is_not_of_this_incident() -> None:
+def test_a_page_that_comes_sooner_is_in_time() -> None:
+    """As it does where failures bring more requests; thresholds are proven by `verify slos`."""
     told = judged(expect(), found(pages=[page("checkout-errors", 3.0)]))
-    assert not told["page CheckoutErrors in time"].holds
+    assert told["page CheckoutErrors in time"].holds
     assert "by theory after 17.3 s" in told["page CheckoutErrors in time"].expected
 
 

@@ -12,10 +12,8 @@ from prove.incident.record import (
     Recovery,
 )
 from prove.incident.schema import Customers, Expect, ExpectedPage, Seen
-from prove.incident.theory import SLACK, Objectives
+from prove.incident.theory import Objectives
 
-EARLY_S = 2.0
-"""How much sooner than in theory a page may come, beside `theory.SLACK` of the time."""
 LATE_S = 20.0
 """How long after it had to be there a page is still waited for."""
 SHOWN = 4
@@ -223,7 +221,7 @@ def _page(told: Detection) -> Iterable[Expectation]:
         what=f"page {told.alert} in time",
         expected=f"within {told.within_s:.1f} s{theory}",
         found=f"after {came:.1f} s",
-        holds=earliest_s * (1 - SLACK) - EARLY_S <= came <= told.within_s,
+        holds=came <= told.within_s,
     )
 
 
