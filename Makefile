@@ -19,7 +19,7 @@ help: ## This list
 setup: $(VENV)/.runtime ## The Python environment (.venv) and the servers, built once and cached
 	@$(BIN)/provectl tools build
 
-demo: setup ## The whole story: shop up, real goods in, load on, one order bought and traced
+demo: setup ## The whole story: shop up, real goods in, load on, an order traced, an incident to its review
 	@$(BIN)/provectl demo
 
 up: setup ## Start the shop and its observability, and leave them running
@@ -52,6 +52,8 @@ check-python: $(VENV)/.dev
 check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl slo build observability/slos/*.yaml -o observability/alerts --check
 	@$(BIN)/provectl dashboards build --check
+	@$(BIN)/provectl incident schema | cmp - incidents/scenario.schema.json
+	@$(BIN)/provectl incident lint
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race -timeout 20m ./...) || exit 1; done
@@ -69,7 +71,9 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
 	  --recovery-p99 10s --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
 	@for db in sqlite postgres; do $(BIN)/provectl verify mutants --database $$db --report docs/evidence || exit 1; done
+	@$(BIN)/provectl verify faults --kills 200 --report docs/evidence
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
+	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \

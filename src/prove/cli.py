@@ -16,10 +16,13 @@ from prove.commands import (
     demo,
     doctor,
     down,
+    fault,
     grafana,
+    incident,
     load,
     logs,
     orders,
+    review,
     silence,
     slo,
     status,
@@ -66,10 +69,13 @@ app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)
 app.command("load")(load.load)
 app.command("buy")(buy.buy)
+app.command("review")(review.review)
 app.command("bench")(bench.bench)
 app.command("grafana")(grafana.grafana)
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
+app.add_typer(fault.app, name="fault")
+app.add_typer(incident.app, name="incident")
 app.add_typer(orders.app, name="orders")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")

@@ -15,7 +15,7 @@ from prove.tracetree import Event, Link, Span
 NOT_OTLP = (AttributeError, LookupError, TypeError, ValueError)
 """What comes of reading something else as OTLP."""
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_ERROR = (2, "STATUS_CODE_ERROR")
+_OK, _ERROR = (1, "STATUS_CODE_OK"), (2, "STATUS_CODE_ERROR")
 _STATUS_CODE = "http.response.status_code"
 _ADDED_BY_JAEGER = "internal.span.format"
 
@@ -91,16 +91,54 @@ def extract(file: Path, trace_ids: Sequence[str]) -> dict[str, Any]:
     return {"resourceSpans": by_service}
 
 
-def _documents(file: Path, trace_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Those that mention one of the traces. A line that is being written is passed over."""
-    wanted = [trace_id.encode() for trace_id in trace_ids]
+def between(
+    file: Path, start_unix_nano: int, end_unix_nano: int
+) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
+    """What began in that time, out of the Collector's span files: attributes of the resource, span.
+
+    In the order in which it was written; what was sent twice comes twice.
+    """
+    for document in _documents(file, None, written_since_s=start_unix_nano / 1e9):
+        for of in document["resourceSpans"]:
+            resource = _attributes(of.get("resource", {}).get("attributes"))
+            for scope in of.get("scopeSpans", ()):
+                for span in scope.get("spans", ()):
+                    if start_unix_nano <= int(span["startTimeUnixNano"]) < end_unix_nano:
+                        yield resource, span
+
+
+def status(span: Mapping[str, Any]) -> str:
+    """`unset`, `ok` or `error`, out of a span as OTLP has it."""
+    code = (span.get("status") or {}).get("code", 0)
+    if code in _ERROR:
+        return "error"
+    return "ok" if code in _OK else "unset"
+
+
+def _documents(
+    file: Path, trace_ids: Sequence[str] | None, written_since_s: float = 0
+) -> Iterator[dict[str, Any]]:
+    """Those that mention one of the traces; None: all. A line that is being written is left out.
+
+    Files that were last written before that Unix time are not looked at.
+    """
+    wanted = None if trace_ids is None else [trace_id.encode() for trace_id in trace_ids]
     for path in sorted(file.parent.glob(f"{file.stem}*{file.suffix}")):
+        if _written_s(path) < written_since_s:
+            continue
         for line in _lines(path):
-            if any(trace_id in line for trace_id in wanted):
+            if wanted is None or any(trace_id in line for trace_id in wanted):
                 try:
                     yield json.loads(line)
                 except ValueError:
                     continue
+
+
+def _written_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # rotated away this moment
+        return 0
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -156,6 +156,17 @@ def test_alertmanager_takes_every_template_of_receivers(source: Path, tmp_path: 
         assert str(own.parent / name) in config.read_text()
 
 
+def test_the_inbox_of_a_drill_is_told_everything_beside_the_webhook(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:1/"
+    file = written(tmp_path, profile="drill", alert_webhook_url=url) / configs.ALERTMANAGER
+    inbox = {
+        "url": "http://127.0.0.1:8005/pages",
+        "http_config": {"authorization": {"credentials_file": f"{tmp_path}/admin-token"}},
+    }
+    for receiver in yaml.safe_load(file.read_text())["receivers"]:
+        assert receiver["webhook_configs"] == [{"url": url}, inbox]
+
+
 def test_a_webhook_is_told_everything_and_its_address_is_private(tmp_path: Path) -> None:
     url = "http://127.0.0.1:8000/hook?key=secret"
     file = written(tmp_path, alert_webhook_url=url) / configs.ALERTMANAGER

@@ -1,7 +1,6 @@
 """The nemesis against real processes, and the requests it makes of Toxiproxy."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -9,9 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psutil
 import pytest
 
@@ -21,7 +18,7 @@ from prove.stack.settings import StackSettings
 from prove.stack.state import ProcessId, ProcessState, StackState
 from prove.verify import nemesis
 from prove.verify import shop as shop_module
-from prove.verify.nemesis import Act, Journal, Nemesis, Toxiproxy
+from prove.verify.nemesis import Act, Journal, Nemesis
 from prove.verify.plan import CrashPoint, Cut, Fault, Kill
 from prove.verify.shop import Setup, Shop
 
@@ -174,69 +171,6 @@ def test_a_fault_waits_for_its_purchase(shop: Shop, service: psutil.Process) -> 
         asyncio.run(Nemesis(shop, journal, last_op).run([Kill(4, "order")]))
 
     assert seen == [0, 3, 4]
-
-
-class Proxies:
-    """Answers as Toxiproxy does; `answers` are the next ones' statuses, 0: none at all."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
-        self.answers: list[int] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append((request.method, request.url.path, json.loads(request.content)))
-        status = self.answers.pop(0) if self.answers else 200
-        if not status:
-            raise httpx.RemoteProtocolError("gone", request=request)
-        return httpx.Response(status, json={"listen": "here", "upstream": "there", "toxics": []})
-
-    def client(self) -> Toxiproxy:
-        return Toxiproxy("http://proxy", httpx.MockTransport(self))
-
-
-def test_a_disturbed_link_gets_another_proxy() -> None:
-    proxies = Proxies()
-
-    async def run() -> None:
-        toxiproxy = proxies.client()
-        first = await toxiproxy.add(CUT, "half-open-0")
-        other = await toxiproxy.add(CUT, "half-open-1")
-        await toxiproxy.replace("order-payment", first)
-        await toxiproxy.replace("order-payment", other)  # has gone with the first
-        await toxiproxy.add(CUT, "half-open-2")
-        await toxiproxy.close()
-
-    asyncio.run(run())
-
-    toxic = {
-        "name": "half-open-0",
-        "type": "timeout",
-        "stream": "downstream",
-        "toxicity": 1.0,
-        "attributes": {"timeout": 0},
-    }
-    assert proxies.asked[0] == ("POST", "/proxies/order-payment/toxics", toxic)
-    assert proxies.asked[2] == ("POST", "/proxies/order-payment", {"enabled": False})
-    method, path, successor = proxies.asked[3]
-    name = successor.pop("name")
-    assert (method, path) == ("POST", "/proxies")
-    assert successor == {"enabled": True, "listen": "here", "upstream": "there"}
-    assert [asked[1] for asked in proxies.asked[4:]] == [f"/proxies/{name}/toxics"]
-
-
-def test_a_cut_that_cannot_be_mended_at_once_is_mended_later() -> None:
-    proxies = Proxies()
-
-    async def run() -> None:
-        toxiproxy = proxies.client()
-        proxies.answers = [200, 503, 0, 200, 200]
-        await toxiproxy.replace("order-payment")
-        assert not proxies.answers
-        proxies.answers = [503] * 10
-        with pytest.raises(httpx.HTTPStatusError):
-            await toxiproxy.replace("order-payment")
-
-    asyncio.run(run())
 
 
 def test_without_postgresql_it_says_what_to_install(

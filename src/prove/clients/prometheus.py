@@ -48,11 +48,13 @@ class RecordingRule:
 class Prometheus:
     """The Prometheus at `url`; every method raises UserError when it doesn't answer or refuses."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._server = Server("metrics store (Prometheus)", url, transport=transport)
+    def __init__(
+        self, url: str, transport: httpx.BaseTransport | None = None, timeout_s: float = 10
+    ) -> None:
+        self._server = Server("metrics store (Prometheus)", url, timeout_s, transport)
 
-    def query(self, promql: str) -> list[Sample]:
-        """An instant vector, now."""
+    def query(self, promql: str, at_s: float | None = None) -> list[Sample]:
+        """An instant vector, now or at a Unix time."""
         return self._server.read(
             lambda answer: [
                 Sample(dict(each["metric"]), float(each["value"][1]))
@@ -60,7 +62,7 @@ class Prometheus:
             ],
             "GET",
             "/api/v1/query",
-            params={"query": promql},
+            params={"query": promql} | ({} if at_s is None else {"time": str(at_s)}),
         )
 
     def range(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[Series]:

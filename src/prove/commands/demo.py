@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from prove.stack.settings import StackSettings
 
+INCIDENT = "payment-errors"
 DECEMBER = Path("data") / "online-retail-2010-12.csv.gz"
 """The real sales of December 2010, where PROVE_SHARED or ../shared has them."""
 
@@ -21,21 +22,23 @@ DECEMBER = Path("data") / "online-retail-2010-12.csv.gz"
 def demo(
     *,
     rate: Annotated[str, typer.Option(help="Load: requests that arrive.")] = "30/s",
-    duration: Annotated[str, typer.Option(help="Load: for how long.")] = "20s",
+    duration: Annotated[str, typer.Option(help="Load: for how long.")] = "15s",
 ) -> None:
-    """Start the shop, fill it with real goods, put load on it, buy one thing, sum it all up.
+    """The whole story: a shop with real goods, load, one order, and an incident to its review.
 
-    Everything it does is a command of its own, shown as it is run. The shop is left running.
+    The shop is a drill: its alerts are 60 times as fast. Payments fail, the page comes, the fault
+    is taken back, and what happened is told, by a timeline and a review. Everything it does is a
+    command of its own, shown as it is run. The shop is left running.
     """
     from prove import signals
     from prove.clients.prometheus import Prometheus
-    from prove.commands import buy, data, load, up
+    from prove.commands import buy, data, incident_records, load, review, up
     from prove.stack import settings as stack_settings
 
-    settings = stack_settings.load()
+    settings = stack_settings.load().model_copy(update={"profile": "drill"})
     started = time.monotonic()
     sales = _sales_file()
-    _step("provectl up --detach")
+    _step("provectl up --drill --detach")
     up.ensure_running(settings)
     before = signals.orders(Prometheus(settings.url(settings.prometheus_port)))
     _step(f"provectl data import {sales}" if sales else "provectl data import")
@@ -48,6 +51,12 @@ def demo(
     loaded = _exit_code(lambda: load.load(rate=rate, duration=duration))
     _step("provectl buy")
     bought = _exit_code(buy.buy)
+    _step(f"provectl incident run {INCIDENT}")
+    incident_id = _incident(settings)
+    _step(f"provectl incident timeline {INCIDENT}")
+    incident_records.show_timeline(incident_id)
+    _step(f"provectl review {INCIDENT}")
+    review.review(incident_id)
     _sum_up(settings, math.ceil(time.monotonic() - started), before)
     if loaded or bought:
         raise typer.Exit(max(loaded, bought))
@@ -62,6 +71,21 @@ def _exit_code(step: Callable[[], None]) -> int:
             raise
         return 1
     return 0
+
+
+def _incident(settings: "StackSettings") -> str:
+    """The id of one that was run; how it went is shown, and whether all was as claimed."""
+    from rich.console import Console
+
+    from prove.commands import incident
+    from prove.incident import catalogue, report, target
+
+    running = target.running(settings)
+    found = incident.carry_out(catalogue.chosen([INCIDENT]), settings.home, running)
+    report.show(found, Console())
+    if found[0].windows is None:  # nothing was injected: there is no story to tell
+        raise typer.Exit(1)
+    return found[0].id
 
 
 def _sales_file() -> Path | None:
@@ -115,7 +139,7 @@ def _sum_up(settings: "StackSettings", since_s: int, before: "Mapping[str, int]"
     table.add_row(
         "", f"{settings.url(settings.prometheus_port)}/api/v1/query?query=prove_orders_total"
     )
-    for what in ("status", "buy --method tok_decline", "logs -f", "down"):
+    for what in ("status", "incident list", "buy --method tok_decline", "logs -f", "down"):
         table.add_row("try" if what == "status" else "", command(what).strip("`"))
     _step(f"summary: what Prometheus saw in these {since_s} s")
     Console(width=100, highlight=False).print(table)

@@ -23,7 +23,9 @@ def up(
     ] = False,
     drill: Annotated[
         bool,
-        typer.Option("--drill", help="Alerts 60 times as fast (PROVE_PROFILE=drill), for drills."),
+        typer.Option(
+            "--drill", help="Alerts 60 times as fast, and an injector (PROVE_PROFILE=drill)."
+        ),
     ] = False,
 ) -> None:
     """Start the shop and its observability; Ctrl-C stops them.
@@ -177,7 +179,9 @@ def _progress() -> Iterator[Callable[["StackState"], None]]:
 def _print_addresses(settings: "StackSettings") -> None:
     from prove.stack.hints import command
 
+    drill = settings.profile == "drill"
     url = settings.url
+    injector = f"\n  faults    {url(settings.injector_port)}/faults"
     typer.echo(f"""
   products  {url(settings.product_port)}/api/v1/products
             {url(settings.product_port)}/openapi.json
@@ -186,7 +190,7 @@ def _print_addresses(settings: "StackSettings") -> None:
   metrics   {url(settings.prometheus_port)}/api/v1/query?query=prove_orders_total
   alerts    {url(settings.alertmanager_port)}
   traces    {url(settings.jaeger_port)}/api/services
-  logs      {url(settings.victorialogs_port)}/select/vmui
+  logs      {url(settings.victorialogs_port)}/select/vmui{injector if drill else ""}
   files     {settings.home}   (data, logs, admin-token)
 
 fill it    {command("data import")}

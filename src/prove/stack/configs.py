@@ -93,9 +93,13 @@ def _alertmanager(settings: StackSettings, source: Path) -> str:
                 route |= _AT_ONCE
     own = _own_receivers(settings, [each["name"] for each in config["receivers"]])
     config["receivers"] = [own.get(each["name"], each) for each in config["receivers"]]
+    webhooks: list[dict[str, Any]] = []
     if url := _webhook_url(settings):
-        for receiver in config["receivers"]:
-            receiver["webhook_configs"] = [*receiver.get("webhook_configs", ()), {"url": url}]
+        webhooks.append({"url": url})
+    if settings.profile == "drill":
+        webhooks.append(_inbox(settings))
+    for receiver in config["receivers"] if webhooks else ():
+        receiver["webhook_configs"] = [*receiver.get("webhook_configs", ()), *webhooks]
     return yamltext.dump(config)
 
 
@@ -193,6 +197,13 @@ def _webhook_url(settings: StackSettings) -> str:
             f"{PREFIX}ALERT_WEBHOOK_URL: must be an address like http://127.0.0.1:8000/"
         )
     return url
+
+
+def _inbox(settings: StackSettings) -> dict[str, Any]:
+    """The injector's, where a drill's alerts are kept."""
+    credentials = {"credentials_file": str(settings.admin_token_file)}
+    url = f"{settings.url(settings.injector_port)}/pages"
+    return {"url": url, "http_config": {"authorization": credentials}}
 
 
 def _is_http(url: str) -> bool:

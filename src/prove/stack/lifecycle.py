@@ -13,7 +13,8 @@ from typing import IO
 import psutil
 
 from prove.errors import UserError
-from prove.stack import logfiles, state
+from prove.injector import recovery
+from prove.stack import disks, logfiles, state
 from prove.stack.hints import command
 from prove.stack.settings import StackSettings
 from prove.stack.state import StackState
@@ -119,8 +120,10 @@ def stop(home: Path) -> bool:
 def clean_up(home: Path) -> list[str]:
     """End what a killed supervisor left behind; returns a description of each process.
 
-    To be called under the `lock`, so that no supervisor runs.
+    To be called under the `lock`, so that no supervisor runs. Faults that its injector could not
+    take back are taken back, before so that a stopped process hears that it is to end.
     """
+    recovery.clean_up(home)
     left = state.leftovers(home)
     current = state.load(home)
     known = {p.id.pid: p for p in current.processes.values() if p.id} if current else {}
@@ -129,6 +132,8 @@ def clean_up(home: Path) -> list[str]:
     # The shop first: it still delivers its telemetry.
     state.end([process for process in left if process.pid not in servers])
     state.end([process for process in left if process.pid in servers])
+    recovery.clean_up(home)
+    disks.release(home)
     state.remove(home)
     return told
 

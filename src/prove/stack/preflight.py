@@ -142,7 +142,7 @@ def _clean_up() -> str:
 def ports(settings: StackSettings, running: state.StackState | None = None) -> list[Check]:
     """Each port is free, or held by the `running` stack itself; a busy one names its holder."""
     own = set(running.ports.values()) if running and running.alive else set()
-    return [_port(settings, name, port, own) for name, port in settings.ports.items()]
+    return [_port(settings, name, port, own) for name, port in settings.used_ports.items()]
 
 
 def _port(settings: StackSettings, name: str, port: int, own: set[int]) -> Check:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prove import tools
 from prove.errors import UserError
-from prove.stack import observability
+from prove.stack import databases, drill, observability, toxiproxy
 from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.tools import Progress
@@ -23,7 +23,7 @@ def ensure_binaries(progress: Progress | None = None) -> dict[str, Path]:
 
     Raises UserError when Go is missing or a build fails.
     """
-    binaries = tools.ensure(*observability.TOOLS, progress=progress)
+    binaries = tools.ensure(*observability.TOOLS, toxiproxy.NAME, progress=progress)
     for name in tools.SERVICES:
         binaries[name] = tools.ensure_service(name, progress)
     for name in ("product-service", "payment-service"):
@@ -35,13 +35,21 @@ def ensure_binaries(progress: Progress | None = None) -> dict[str, Path]:
 
 def specs(settings: StackSettings, binaries: Mapping[str, Path]) -> list[ProcessSpec]:
     """Every process of the stack, in the order in which they are shown."""
-    return [*_shop(settings, binaries), *observability.processes(settings, binaries)]
+    found = [*_shop(settings, binaries), *observability.processes(settings, binaries)]
+    if databases.has_own_server(settings):
+        found.insert(0, databases.process(settings))
+    if drill.is_drill(settings):
+        found += drill.processes(settings, binaries)
+    return found
 
 
 def prepare(settings: StackSettings, binaries: Mapping[str, Path]) -> None:
     """Write what the processes read when they start; raises UserError."""
     ensure_admin_token(settings)
     observability.configure(settings, binaries)
+    databases.prepare(settings)
+    if drill.is_drill(settings):
+        drill.configure(settings)
 
 
 def ensure_admin_token(settings: StackSettings) -> None:
@@ -56,10 +64,14 @@ def ensure_admin_token(settings: StackSettings) -> None:
 
 def _shop(settings: StackSettings, binaries: Mapping[str, Path]) -> list[ProcessSpec]:
     peers = {
-        "PRODUCT_URL": settings.url(settings.product_port),
-        "PAYMENT_URL": settings.url(settings.payment_port),
-        "ACQUIRER_URL": settings.url(settings.acquirer_port),
+        "PRODUCT_URL": drill.peer_url(settings, "order", "product"),
+        "PAYMENT_URL": drill.peer_url(settings, "order", "payment"),
+        "ACQUIRER_URL": drill.peer_url(settings, "payment", "acquirer"),
     }
+    all_need = (
+        *((databases.NAME,) if databases.has_own_server(settings) else ()),
+        *((toxiproxy.NAME,) if drill.is_drill(settings) else ()),
+    )
     common = {
         **peers,
         "HOST": "127.0.0.1",
@@ -78,7 +90,7 @@ def _shop(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
     }
 
     def service(
-        name: str, port: int, database_url: str, needs: tuple[str, ...], *, health: str = "/readyz"
+        name: str, port: int, needs: tuple[str, ...], *, health: str = "/readyz"
     ) -> ProcessSpec:
         short = name.removesuffix("-service")
         return ProcessSpec(
@@ -87,14 +99,13 @@ def _shop(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
             env={
                 **common,
                 "PORT": str(port),
-                "DATABASE_URL": database_url
-                or f"sqlite:///{settings.data_dir.relative_to(settings.home) / short}.db",
+                "DATABASE_URL": drill.database_url(settings, short),
                 "FAULTS_FILE": str(settings.data_dir / f"faults-{short}.json"),
             },
             ready_url=settings.url(port) + health,
             ports=(port,),
             group="shop",
-            needs=needs,
+            needs=(*needs, *all_need),
             stop_timeout_s=GRACE_S + 5,
         )
 
@@ -102,20 +113,17 @@ def _shop(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
         service(
             "product-service",
             settings.product_port,
-            settings.product_database_url,
             needs=("collector",),
         ),
         service(
             "payment-service",
             settings.payment_port,
-            settings.payment_database_url,
             needs=("collector", "acquirer"),
         ),
         service(
             "order-service",
             settings.order_port,
-            settings.order_database_url,
             needs=("product", "payment"),
         ),
-        service("acquirer", settings.acquirer_port, "", needs=(), health="/healthz"),
+        service("acquirer", settings.acquirer_port, needs=(), health="/healthz"),
     ]

@@ -9,7 +9,7 @@ import httpx
 import psutil
 from pydantic import BaseModel
 
-from prove.stack import state
+from prove.stack import databases, state
 from prove.stack.lifecycle import SUPERVISOR
 from prove.stack.settings import StackSettings
 from prove.stack.spec import Group
@@ -137,6 +137,8 @@ def _rows(current: StackState) -> list[ProcessReport]:
 def _is_ready(process: ProcessState) -> bool:
     if not process.ready_url:
         return True
+    if process.ready_url.startswith(databases.SCHEME):
+        return databases.answers(process.ready_url)
     try:
         return httpx.get(process.ready_url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:

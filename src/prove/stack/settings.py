@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service_kit.ports import claim
 
 from prove.errors import UserError
+from prove.stack.links import LINKS, Link
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PREFIX = "PROVE_"
@@ -44,8 +45,22 @@ class StackSettings(BaseSettings):
     blackbox_port: Port = 9115
     canary_port: Port = 9116
 
+    injector_port: Port = 8005
+    """From here on: of a drill alone, but for the database's."""
+    toxiproxy_port: Port = 8474
+    order_product_link_port: Port = 8011
+    order_payment_link_port: Port = 8012
+    payment_acquirer_link_port: Port = 8013
+    product_database_link_port: Port = 8014
+    order_database_link_port: Port = 8015
+    payment_database_link_port: Port = 8016
+    database_port: Port = 15432
+
     profile: Literal["standard", "drill"] = "standard"
-    """`drill`: the windows of alerts are a sixtieth, and everything is asked every second."""
+    """`drill`: the windows of alerts are a sixtieth, everything is asked every second, and there is
+    an injector of faults."""
+    disk_mb: int = Field(default=0, ge=0, le=4096)
+    """Size of the disk, in memory, that each service's SQLite file gets for itself; 0: none."""
     alert_webhook_url: str = ""
     """Where every notification is posted to as well; empty: nothing leaves the machine."""
     alert_receivers_file: str = ""
@@ -55,8 +70,10 @@ class StackSettings(BaseSettings):
     dashboard_url: str = ""
     """Likewise, `{id}` filled in; empty: what `provectl grafana` shows."""
 
+    database: Literal["sqlite", "postgres"] = "sqlite"
+    """`postgres`: a server of the stack's own, with a database for each service."""
     product_database_url: str = ""
-    """Empty: one SQLite file in `data_dir`; so for `order_` and `payment_`."""
+    """Empty: as `database` says, one SQLite file in `data_dir`; so for `order_` and `payment_`."""
     order_database_url: str = ""
     payment_database_url: str = ""
 
@@ -134,6 +151,26 @@ class StackSettings(BaseSettings):
         """Every port by its name: `product`, `otlp_http` …"""
         return {name.removesuffix("_port"): getattr(self, name) for name in port_fields()}
 
+    @property
+    def used_ports(self) -> dict[str, int]:
+        """Those of `ports` that such a stack listens on."""
+        unused = set()
+        if self.profile != "drill":
+            unused |= {"injector", "toxiproxy", *map(link_port, LINKS)}
+        if self.database != "postgres":
+            unused.add("database")
+        return {name: port for name, port in self.ports.items() if name not in unused}
+
+    @property
+    def pages_file(self) -> Path:
+        """What the inbox of a drill was told of alerts, as JSON lines."""
+        return self.data_dir / "pages.jsonl"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make another process mean this stack."""
+        values = self.model_dump(mode="json", exclude={"port_offset"})
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+
     def port_variable(self, port: int) -> str:
         """The variable that moves `port`, for messages."""
         for name in port_fields():
@@ -156,6 +193,11 @@ def default_ports() -> dict[str, int]:
         name.removesuffix("_port"): StackSettings.model_fields[name].default
         for name in port_fields()
     }
+
+
+def link_port(link: Link) -> str:
+    """The name of a link's port: `order_product_link`."""
+    return f"{link.replace('-', '_')}_link"
 
 
 def port_fields() -> list[str]:

@@ -22,7 +22,7 @@ import psutil
 from pydantic import BaseModel
 
 from prove import __version__
-from prove.stack import logfiles, state
+from prove.stack import databases, disks, logfiles, state
 from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessId, ProcessPhase, ProcessState, StackState
@@ -82,6 +82,12 @@ class Supervisor:
 
     async def run(self) -> int:
         """Until a signal or a failed start; returns the exit code."""
+        with disks.mounted(self._settings) as problem:
+            if problem:
+                self._log("disks_not_mounted", level="warning", detail=problem)
+            return await self._run()
+
+    async def _run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
@@ -176,6 +182,7 @@ class Supervisor:
                 env={**os.environ, **child.spec.env, state.MARKER: str(home)},
                 cwd=home,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the supervisor alone
+                user=child.spec.user,
             )
         child.process = process
         child.state.started_at = time.time()
@@ -191,9 +198,13 @@ class Supervisor:
     ) -> None:
         """Returns when the process is ready or has ended."""
         while process.returncode is None:
-            with contextlib.suppress(httpx.HTTPError):
-                if (await client.get(url)).is_success:
+            if url.startswith(databases.SCHEME):
+                if await asyncio.to_thread(databases.answers, url):
                     return
+            else:
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(url)).is_success:
+                        return
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     async def _end(self, child: _Child, process: asyncio.subprocess.Process) -> None:
@@ -206,7 +217,7 @@ class Supervisor:
             self._change(child, "stopping")
             _signal_group(process.pid, signal.SIGCONT)  # a suspended one could not hear SIGTERM
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                process.send_signal(child.spec.stop_signal)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(child.spec.stop_timeout_s):
                     await process.wait()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from prove.errors import UserError
+from prove.stack import databases
 from prove.stack.hints import command
 from prove.stack.settings import StackSettings
 
@@ -130,17 +131,17 @@ class Sources:
     def of(cls, settings: StackSettings) -> "Sources":
         """Those of a stack, running or stopped."""
 
-        def url(name: str, given: str = "") -> str:
-            given = given or f"{_SQLITE}data/{name}.db"
+        def url(name: str) -> str:
+            given = databases.url(settings, name)
             if not given.startswith(_SQLITE):
                 return given
             # Relative to the home: services run there.
             return f"{_SQLITE}{settings.home / given.removeprefix(_SQLITE)}"
 
         return cls(
-            order=url("order", settings.order_database_url),
-            payment=url("payment", settings.payment_database_url),
-            product=url("product", settings.product_database_url),
+            order=url("order"),
+            payment=url("payment"),
+            product=url("product"),
             acquirer=url("acquirer"),
         )
 

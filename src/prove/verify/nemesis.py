@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import random
-import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,9 @@ from typing import IO, Any, Literal
 import httpx
 
 from prove.errors import UserError
+from prove.stack.toxiproxy import Toxiproxy
 from prove.verify import shop
-from prove.verify.plan import CrashPoint, Cut, Fault, Kill, Link, Service
+from prove.verify.plan import CrashPoint, Cut, Fault, Kill, Service
 from prove.verify.shop import Shop
 
 POLL_S = 0.01
@@ -28,8 +28,6 @@ CRASH_POINT_S = 5.0
 """How long a crash point waits for somebody to pass it; then the service is killed instead."""
 KILL_TIMEOUT_S = 60.0
 """A process that is on its way up is killed when it is ready: before, it does nothing yet."""
-PROXY_TIMEOUT_S = 30.0
-REPLACE_ATTEMPTS = 5
 
 Did = Literal["kill", "kill-worker", "crash-point", "kill-instead", "missed", "cut", "mend", "heal"]
 KILLS: tuple[Did, ...] = ("kill", "kill-worker", "crash-point", "kill-instead")
@@ -78,80 +76,6 @@ def read(path: Path) -> list[Act]:
             return [Act(**json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no journal of faults: {error}") from None
-
-
-class Toxiproxy:
-    """Its HTTP API, as much of it as is needed (Toxiproxy 2.5, README).
-
-    A cut is not ended by removing its toxic: that waits up to 5 s for each piece of data that can't
-    be written any more, and blocks the whole of Toxiproxy meanwhile (its issues 412 and 558).
-    Another proxy takes the disturbed one's place instead, and all connections end.
-    """
-
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            timeout=PROXY_TIMEOUT_S,
-            # A kept connection may be closed by Toxiproxy just when it is used again.
-            limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=False,
-            transport=transport,
-        )
-        self._names: dict[Link, str] = {link: link for link in shop.LINKS}
-        self._locks = {link: asyncio.Lock() for link in shop.LINKS}
-
-    async def add(self, cut: Cut, name: str) -> str:
-        """Disturb a link; returns the proxy that is to be replaced for it.
-
-        Raises httpx.HTTPError; so does `replace`.
-        """
-        toxic = {
-            "name": name,
-            "type": cut.toxic,
-            "stream": cut.stream,
-            "toxicity": 1.0,
-            "attributes": cut.attributes,
-        }
-        async with self._locks[cut.link]:
-            proxy = self._names[cut.link]
-            answer = await self._client.post(f"/proxies/{proxy}/toxics", json=toxic)
-            answer.raise_for_status()
-            return proxy
-
-    async def replace(self, link: Link, proxy: str | None = None) -> bool:
-        """End all that disturbs a link; False when `proxy` is given and was replaced before.
-
-        Tried again, for a cut that stays spoils the run.
-        """
-        async with self._locks[link]:
-            old = self._names[link]
-            if proxy not in (None, old):
-                return False
-            for left in reversed(range(REPLACE_ATTEMPTS)):
-                try:
-                    self._names[link] = await self._successor(link, old)
-                except httpx.HTTPError:
-                    if not left:
-                        raise
-                    await asyncio.sleep(POLL_S)
-                else:
-                    break
-        return True
-
-    async def _successor(self, link: Link, old: str) -> str:
-        answer = await self._client.post(f"/proxies/{old}", json={"enabled": False})
-        answer.raise_for_status()
-        addresses = {key: answer.json()[key] for key in ("listen", "upstream")}
-        name = f"{link}-{secrets.token_hex(4)}"
-        answer = await self._client.post(
-            "/proxies", json={"name": name, "enabled": True, **addresses}
-        )
-        answer.raise_for_status()
-        return name
-
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._client.aclose()
 
 
 class Nemesis:

@@ -5,7 +5,6 @@ its restarts is proven of `provectl up` too. Telemetry is off.
 """
 
 import asyncio
-import json
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, Literal, get_args
 
 import httpx
 import psutil
@@ -23,7 +22,8 @@ from service_kit.ports import claim
 
 from prove import tools
 from prove.errors import UserError
-from prove.stack import lifecycle, processes, state
+from prove.stack import lifecycle, processes, state, toxiproxy
+from prove.stack.links import HOST, Route
 from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessId
@@ -219,8 +219,8 @@ def ensure_binaries(
     for name in ("product", "payment"):
         binaries[name] = (sys.executable, str(services / f"{name}-service" / "testbuild.py"))
     if setup.partitions:
-        proxy = tools.ensure("toxiproxy", progress=progress)["toxiproxy-server"]
-        binaries["toxiproxy"] = (str(proxy),)
+        proxy = tools.ensure(toxiproxy.NAME, progress=progress)[toxiproxy.PROGRAM]
+        binaries[toxiproxy.NAME] = (str(proxy),)
     return binaries
 
 
@@ -290,40 +290,19 @@ def _specs(
             ready_url=settings.url(ports[name]) + health,
             ports=(ports[name],),
             group="shop",
-            needs=(*needs.get(name, ()), *(("toxiproxy",) if setup.partitions else ())),
+            needs=(*needs.get(name, ()), *((toxiproxy.NAME,) if setup.partitions else ())),
             stop_timeout_s=GRACE_S + 5,
         )
 
     specs = [service(name) for name in SERVICES]
     if setup.partitions:
-        specs.append(_proxy(setup, settings, binaries["toxiproxy"], ports))
-    return specs
-
-
-def _proxy(
-    setup: Setup, settings: StackSettings, argv: tuple[str, ...], ports: Mapping[str, int]
-) -> ProcessSpec:
-    # A file, not requests: should it ever be started again, it has its links again.
-    links: list[dict[str, Any]] = [
-        {
-            "name": link,
-            "listen": f"127.0.0.1:{ports[link]}",
-            "upstream": f"127.0.0.1:{ports[link.partition('-')[2]]}",
-            "enabled": True,
+        links: dict[str, Route] = {
+            link: Route(ports[link], f"{HOST}:{ports[link.partition('-')[2]]}") for link in LINKS
         }
-        for link in LINKS
-    ]
-    config = setup.home / "toxiproxy.json"
-    config.write_text(json.dumps(links))
-    port = str(ports["proxy"])
-    return ProcessSpec(
-        name="toxiproxy",
-        argv=(*argv, "-host", "127.0.0.1", "-port", port, "-config", str(config)),
-        env={"LOG_LEVEL": "fatal"},
-        ready_url=f"{settings.url(ports['proxy'])}/version",
-        ports=(ports["proxy"], *(ports[link] for link in LINKS)),
-        group="shop",
-    )
+        config = setup.home / "toxiproxy.json"
+        toxiproxy.configure(config, links)
+        specs.append(toxiproxy.process(binaries[toxiproxy.NAME], ports["proxy"], config, links))
+    return specs
 
 
 def kill(leader: ProcessId) -> bool:

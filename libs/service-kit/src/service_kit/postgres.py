@@ -50,18 +50,13 @@ def server(
     directory.mkdir(parents=True, exist_ok=True)
     if user is not None:
         os.chown(directory, user.pw_uid, user.pw_gid)
-    name = user.pw_name if user else None
     if not (data / "PG_VERSION").exists():
-        _initialise(programs, data, name)
+        _initialise(programs, data, user.pw_name if user else None)
     port = port or ports.claim()[0]
+    argv, name = command(directory, port, max_connections, fsync=fsync)
     with (directory / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            [
-                programs / "postgres",
-                *("-D", data, "-p", str(port), "-h", "127.0.0.1"),
-                *_options(unix_socket_directories="", max_connections=max_connections),
-                *_options(fsync="on" if fsync else "off"),
-            ],
+            argv,
             user=name,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -79,6 +74,23 @@ def server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def command(
+    directory: Path, port: int, max_connections: int, *, fsync: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """What starts the server of a `directory` that has its data, and the account to run it as.
+
+    None: the own account. Raises MissingError.
+    """
+    user = _account()
+    argv = (
+        str(programs_directory() / "postgres"),
+        *("-D", str(directory / "data"), "-p", str(port), "-h", "127.0.0.1"),
+        *_options(unix_socket_directories="", max_connections=max_connections),
+        *_options(fsync="on" if fsync else "off"),
+    )
+    return argv, user.pw_name if user else None
 
 
 def programs_directory() -> Path:

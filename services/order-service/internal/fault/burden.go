@@ -37,6 +37,8 @@ type burden struct {
 const (
 	lookEvery   = time.Second
 	followEvery = 200 * time.Millisecond
+	// Whoever sets a crash loop is answered by a process that it would end.
+	answerWithin = time.Second
 )
 
 // Follow bears what the leases file wants until ctx ends, and returns when nothing is borne any more.
@@ -68,7 +70,8 @@ func (b *Burdens) follow(ctx context.Context, wanted []*Lease) {
 	}
 	for _, lease := range wanted {
 		if lease.Type == "crash-loop" {
-			if time.Since(b.born).Seconds() >= *lease.Params.AfterS {
+			old := time.Since(b.born).Seconds() >= *lease.Params.AfterS
+			if old && time.Since(lease.CreatedAt) >= answerWithin {
 				b.Log.WarnContext(ctx, "crashing, as a fault wants it", "fault", lease.Name, "type", lease.Type)
 				b.Leases.crash()
 			}

@@ -1,0 +1,5 @@
+"""`python -m prove` is `provectl`."""
+
+from prove.cli import main
+
+main()

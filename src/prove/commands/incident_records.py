@@ -1,0 +1,167 @@
+"""`provectl incident timeline | query | export | import`: of records, without a stack."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from prove.incident.timeline import Timeline
+
+WIDTH, EVIDENCE_WIDTH = 110, 24
+"""Columns of a timeline at least, and of its evidence at most."""
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="INCIDENT", help="Its id, the name of its scenario (the latest run), or its path."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Make them subcommands of `provectl incident`."""
+    app.command("timeline")(show_timeline)
+    app.command("query")(query)
+    app.command("export")(export)
+    app.command("import")(import_incident)
+
+
+def show_timeline(incident: Name, *, json_output: Json = False) -> None:
+    """Show what happened in INCIDENT and when, each row with its evidence.
+
+    Built from the record each time. `known` is the evidence's own time, `inferred` is worked out.
+    --json also tells how to ask for each piece of evidence again.
+
+    Examples:
+
+        provectl incident timeline payment-errors
+
+        provectl incident timeline payment-errors --json | jq '.rows[] | select(.source == "known")'
+    """
+    from prove.incident import record, timeline
+    from prove.stack import settings as stack_settings
+
+    built = timeline.build(record.find(stack_settings.load().home, incident))
+    if json_output:
+        typer.echo(built.model_dump_json(indent=2))
+        return
+    _print(built)
+
+
+def query(
+    incident: Name,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A question in DuckDB's SQL.")],
+    *,
+    json_output: Json = False,
+) -> None:
+    """Ask the record of INCIDENT a question in SQL, as a review's evidence states them.
+
+    Tables: requests, purchases (the clients' ledger); spans, metrics, logs, baseline_spans (the
+    bundle). Nothing else is within reach of a question.
+
+    Examples:
+
+        provectl incident query payment-errors "SELECT outcome, count(*) FROM purchases GROUP BY 1"
+
+        provectl incident query payment-errors "SELECT service, count(*) FROM spans GROUP BY 1"
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from prove.incident import record, views
+    from prove.stack import settings as stack_settings
+
+    answers = views.tables(record.find(stack_settings.load().home, incident))
+    answers.seal()
+    names, rows = answers.table(sql)
+    if json_output:
+        told = [dict(zip(names, row, strict=True)) for row in rows]
+        typer.echo(json.dumps({"rows": told}, indent=2, default=str))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name), no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row))
+    console = Console(highlight=False)
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
+
+
+def export(
+    incident: Name,
+    *,
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="DIR|FILE.tar", help="Where to; also .tgz."),
+    ],
+    blind: Annotated[
+        bool, typer.Option("--blind", help="The bundle alone: neither the cause nor the record.")
+    ] = False,
+) -> None:
+    """Write INCIDENT for another machine: bundle, truth and record, each apart.
+
+    With --blind it is what a person on call could have seen: spans, metrics and logs.
+
+    Examples:
+
+        provectl incident export payment-errors -o /tmp/incidents
+
+        provectl incident export payment-errors --blind -o /tmp/riddle.tar
+    """
+    from prove.incident import archive, record
+    from prove.stack import settings as stack_settings
+
+    directory = record.find(stack_settings.load().home, incident)
+    for name in archive.export(directory, out, blind=blind):
+        typer.echo(f"{out}: {name}" if out.suffix in archive.SUFFIXES else out / name)
+
+
+def import_incident(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE.tar", help="What `export` has written.")
+    ],
+) -> None:
+    """Take in an incident that was exported elsewhere, so that it can be studied here.
+
+    Examples:
+
+        provectl incident import /tmp/riddle.tar
+    """
+    from prove.errors import UserError
+    from prove.incident import archive, record
+    from prove.stack import settings as stack_settings
+    from prove.stack.hints import command
+
+    if not source.exists():
+        raise UserError(f"{source} is not there")
+    target = archive.take_in(source, stack_settings.load().home)
+    typer.echo(target)
+    if (target / record.INCIDENT).exists():
+        typer.echo(f"{command(f'review {target.name}')} tells what happened.")
+    else:
+        typer.echo("It is a bundle alone: spans, metrics and logs, without a record to review.")
+
+
+def _print(built: "Timeline") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from prove.incident import timeline
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("since", justify="right", no_wrap=True)
+    table.add_column("UTC", no_wrap=True)
+    table.add_column("what", ratio=1)
+    table.add_column("", no_wrap=True)
+    table.add_column("evidence", overflow="fold", max_width=EVIDENCE_WIDTH)
+    for row in timeline.lines(built):
+        table.add_row(*(Text(each) for each in row))
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
+    console.print(table)

@@ -1,0 +1,1 @@
+"""Incidents: the catalogue of scenarios, their runs, and what a run leaves to be studied."""

@@ -1,0 +1,77 @@
+"""Evidence of an incident, kept while the stack that saw it still runs.
+
+What a store doesn't give is not there afterwards, and is said to be missing: an incident may well
+have taken a store with it.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prove.clients.logs import LogStore
+from prove.clients.prometheus import Prometheus
+from prove.errors import UserError
+from prove.incident import bundle, objectives, record, sli, timeline
+from prove.incident.record import Incident
+from prove.incident.target import Target
+from prove.stack import observability
+
+MARGIN_S = 5.0
+"""Of what is kept before the begin and after the end of a run."""
+ARRIVAL_S = 3.0
+"""Until the last span and log record are in their stores: batches, export, flush."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where telemetry is: base URLs, and the Collector's span file; None: not within reach."""
+
+    prometheus: str
+    victorialogs: str | None
+    span_file: Path | None
+    profile: Literal["standard", "drill"]
+
+
+def keep(target: Target, incident: Incident, directory: Path) -> None:
+    """What `prove.incident.runner` calls once a run is over."""
+    time.sleep(ARRIVAL_S)
+    settings = target.settings
+    collect(
+        directory,
+        Sources(
+            prometheus=target.urls["prometheus"],
+            victorialogs=settings.url(settings.victorialogs_port) if settings else None,
+            span_file=observability.span_file(settings) if settings else None,
+            profile=incident.profile,
+        ),
+    )
+
+
+def collect(directory: Path, sources: Sources) -> list[str]:
+    """Write objectives.json, sli.jsonl, bundle/ and timeline.json into an incident's directory.
+
+    To be called when the run is over and its own files are written. Returns what is missing, a
+    sentence each. Raises UserError when there is no record, or the directory can't be written to.
+    """
+    incident = record.read(directory)
+    promised = objectives.of_profile(sources.profile)
+    record.write(directory / objectives.OBJECTIVES, promised)
+    missing: list[str] = []
+    metrics = Prometheus(sources.prometheus)
+    between = (
+        incident.started_unix_us / 1e6 - MARGIN_S,
+        incident.ended_unix_us / 1e6 + MARGIN_S,
+    )
+    try:
+        record.write_lines(directory / sli.SLI, sli.capture(metrics, promised, between))
+    except UserError as error:
+        missing.append(f"what the servers measured: {error}")
+    if incident.windows:
+        logs = LogStore(sources.victorialogs) if sources.victorialogs else None
+        stores = bundle.Stores(metrics, logs, sources.span_file)
+        missing += bundle.export(directory, incident, promised, stores)
+    else:
+        missing.append("the bundle: the run ended before its injection")
+    timeline.write(directory)
+    return missing

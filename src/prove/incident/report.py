@@ -1,0 +1,291 @@
+"""What is told of incidents: while they run, as a table, as JSON and as a page of evidence."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
+from prove.bars import Bars
+from prove.bench.measure import Run
+from prove.errors import UserError
+from prove.incident.catalogue import Entry
+from prove.incident.judge import Due
+from prove.incident.record import Detection, Incident
+from prove.units import count
+
+CLAIM = (
+    "Each incident is noticed when theory says, by the alert it should set off and no other, "
+    "ends with its rollback, and costs no order."
+)
+GOOD = ("holds", "not possible")
+HEADINGS = (
+    "scenario",
+    "verdict",
+    "page",
+    "after",
+    "theory",
+    "recovery",
+    "wrong",
+    "books",
+    "budget",
+)
+
+
+class Bar(Bars):
+    """How far a run is, on stderr, with what happened above it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("{task.fields[count]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bars.add_task("", total=1, count="")
+        self._began = time.monotonic()
+
+    def run(self, number: int, of: int, name: str) -> None:
+        """Which incident begins now."""
+        self._console.print(f"[bold]{escape(name)}[/bold]" + (f" ({number} of {of})" * (of > 1)))
+
+    def phase(self, text: str, lasts_s: float) -> None:
+        """What begins now, and for about how long."""
+        self._began = time.monotonic()
+        self._bars.update(self._task, description=escape(text), total=max(lasts_s, 1), completed=0)
+        self._line(f"         {text}")
+
+    def count(self, sent: int, bad: int, pages: int) -> None:
+        """Of the run so far."""
+        told = f"{count(sent, 'request')}, {bad:,} got nothing"
+        self._bars.update(self._task, completed=time.monotonic() - self._began, count=told)
+
+    def told(self, text: str) -> None:
+        """Something happened."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], to: Console) -> None:
+    """The catalogue, by family; below each name, what people notice."""
+    family = ""
+    for name, entry in sorted(entries.items(), key=lambda each: (each[1].prove.family, each[0])):
+        if family != entry.prove.family:
+            family = entry.prove.family
+            to.print(f"\n[bold]{family}[/bold]")
+        told = [(due.alert, _due(due)) for due in dues[name]] or [("no page", "")]
+        for row, (alert, due_s) in enumerate(told):
+            first = (name, entry.prove.difficulty) if row == 0 else ("", "")
+            line = f"  {first[0]:<29} {first[1]:<7} {alert:<24} {due_s}"
+            to.print(line.rstrip(), highlight=False, soft_wrap=True)
+        to.print(f"    [dim]{escape(entry.scenario.title)}[/dim]", highlight=False)
+
+
+def _due(due: Due) -> str:
+    return f"< {due.within_s:.0f} s" if due.theory_s is None else f"{due.theory_s:.1f} s"
+
+
+def show_scenario(entry: Entry, dues: Sequence[Due], to: Console, *, truth: bool) -> None:
+    """One scenario; its answer only when asked for."""
+    scenario, ours = entry.scenario, entry.prove
+
+    def part(title: str, text: str) -> None:
+        to.print(f"\n[bold]{title}[/bold]")
+        to.print(escape(" ".join(text.split())))
+
+    to.print(f"[bold]{escape(scenario.title)}[/bold]  ({ours.family}, {ours.difficulty})")
+    part("What people notice", scenario.description)
+    part("Blast radius", ours.blast_radius)
+    to.print("\n[bold]What has to be seen[/bold]")
+    for due in dues:
+        when = f"{_due(due)} after the injection" + (" by theory" if due.theory_s else "")
+        to.print(f"  page {due.alert}: {when}; {escape(due.page.why)}")
+    if ours.expect.quiet:
+        to.print(f"  no page: {escape(ours.expect.quiet.why)}")
+    for possible in ours.expect.may_page:
+        to.print(f"  {possible.slo} may page as well: {escape(possible.why)}")
+    for seen in ours.expect.seen:
+        to.print(f"  {escape(seen.what)}")
+    to.print("\n[bold]What is done[/bold]")
+    for step in (*scenario.method, *scenario.rollbacks):
+        provider = step.provider
+        to.print(f"  {escape(step.name)}: {provider.method} {escape(provider.url)}")
+    if not truth:
+        to.print("\nThe cause, what helps and what doesn't: --truth")
+        return
+    part("Story", ours.story)
+    cause = ours.truth
+    part("Root cause", f"{cause.kind} in {cause.service}: {cause.component}")
+    to.print("\n[bold]What one could do[/bold]")
+    for each in ours.mitigations:
+        word = "[green]works[/green]" if each.works else "[red]does not[/red]"
+        to.print(f"  {word}  {escape(each.what)}: {escape(' '.join(each.why.split()))}")
+    to.print("\n[bold]Red herrings[/bold]")
+    for herring in ours.red_herrings:
+        to.print(f"  {escape(' '.join(herring.split()))}")
+
+
+def show(incidents: Sequence[Incident], to: Console) -> None:
+    """Each incident in short, and of those that don't hold, what didn't."""
+    for incident in incidents:
+        colour = "green" if incident.verdict in GOOD else "red"
+        to.print(f"[bold]{escape(incident.scenario)}[/bold]  [{colour}]{incident.verdict}[/]")
+        for told in incident.detections:
+            line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {_theory(told)}"
+            to.print(f"  {line}", highlight=False, soft_wrap=True)
+        found = incident.figures
+        to.print(
+            f"  recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
+            f"{count(found.integrity_differences, 'difference')} in the books; "
+            f"{found.budget_spent:.1%} of an error budget",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for incident in incidents:
+        failed = [each for each in incident.expectations if not each.holds]
+        if failed:
+            to.print(f"\n[bold]{escape(incident.scenario)}[/bold]: {incident.verdict}")
+        for each in failed:
+            to.print(f"  {escape(each.what)}: expected {escape(each.expected)}", highlight=False)
+            to.print(f"    found {escape(each.found)}", highlight=False, soft_wrap=True)
+
+
+def _cells(incident: Incident) -> Sequence[str]:
+    found, told = incident.figures, incident.detections
+    return (
+        incident.scenario,
+        incident.verdict,
+        "\n".join(each.alert for each in told) or "none",
+        "\n".join(_seconds(each.paged_s) for each in told),
+        "\n".join(_theory(each) for each in told),
+        _seconds(found.recovery_s),
+        str(found.wrong_pages),
+        str(found.integrity_differences),
+        f"{found.budget_spent:.1%}",
+    )
+
+
+def _theory(told: Detection) -> str:
+    if told.theory_s is None:
+        return f"< {told.within_s:.0f} s"
+    predicted = _predicted(told)
+    sooner = f" ({predicted:.0f} s)" if predicted < told.theory_s else ""
+    return f"{told.theory_s:.1f} s{sooner}"
+
+
+def _predicted(told: Detection) -> float:
+    """By theory, and where what the windows held makes more than a second of it, with that."""
+    theory_s = told.theory_s or 0.0
+    earliest_s = theory_s if told.earliest_s is None else told.earliest_s
+    return earliest_s if theory_s - earliest_s > 1 else theory_s
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def holds(incidents: Sequence[Incident]) -> bool:
+    """Whether all went as claimed; what this installation can't have is no failure."""
+    return all(each.verdict in GOOD for each in incidents)
+
+
+def document(incidents: Sequence[Incident], records: Path, page: Path | None) -> dict[str, Any]:
+    """For `--json`."""
+    ran = [each for each in incidents if each.verdict not in ("not possible", "aborted")]
+    return {
+        "claim": CLAIM,
+        "verdict": "holds" if holds(incidents) else "does not hold",
+        "figures": {
+            "runs": len(incidents),
+            "hold": sum(each.verdict == "holds" for each in incidents),
+            "not_possible": sum(each.verdict == "not possible" for each in incidents),
+            "pages_expected": sum(len(each.detections) for each in ran),
+            "pages_came": sum(d.paged_s is not None for each in ran for d in each.detections),
+            "wrong_pages": sum(each.figures.wrong_pages for each in ran),
+            "integrity_differences": sum(each.figures.integrity_differences for each in ran),
+        },
+        "incidents": [
+            {
+                "id": each.id,
+                "scenario": each.scenario,
+                "verdict": each.verdict,
+                "why": each.why,
+                "record": str(records / each.id),
+                "figures": each.figures.model_dump(),
+                "detections": [one.model_dump() for one in each.detections],
+                "expectations": [one.model_dump() for one in each.expectations],
+            }
+            for each in incidents
+        ],
+        "report": str(page) if page else None,
+    }
+
+
+def write(directory: Path, incidents: Sequence[Incident], seed: int, run: Run, given: str) -> Path:
+    """The page of evidence; raises UserError."""
+    path = directory / f"incidents-{seed}.md"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(_page(incidents, seed, run, given), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str:
+    figures = document(incidents, Path(), None)["figures"]
+    offs = [
+        each.paged_s - _predicted(each)
+        for incident in incidents
+        for each in incident.detections
+        if each.paged_s is not None and each.theory_s is not None
+    ]
+    lines = [
+        "# Incidents",
+        "",
+        f"{CLAIM}",
+        "",
+        f"Verdict: **{'holds' if holds(incidents) else 'does not hold'}**. Made by `{given}`, "
+        f"{run.taken_at:%Y-%m-%d %H:%M} UTC, of {run.commit}, on {run.cores} cores of {run.cpu}, "
+        f"{run.memory_gib:g} GiB, {run.os}; other processes took {run.busy_percent:.0f}% just "
+        "before. Written anew by `make prove`.",
+        "",
+        "| | |",
+        "|:--|--:|",
+        f"| incidents run, seed {seed} | {figures['runs'] - figures['not_possible']} |",
+        f"| hold | {figures['hold']} |",
+        f"| expected pages that came | {figures['pages_came']} of {figures['pages_expected']} |",
+        f"| wrong pages | {figures['wrong_pages']} |",
+        f"| differences in the books | {figures['integrity_differences']} |",
+    ]
+    if offs:
+        middle = sorted(offs)[len(offs) // 2]
+        lines.append(
+            f"| page later than predicted: least, median, most | {min(offs):+.1f} s, "
+            f"{middle:+.1f} s, {max(offs):+.1f} s |"
+        )
+    lines += [
+        "",
+        "“Theory” supposes a past without errors; in brackets, where that makes over a second, "
+        "what it is with what the windows still held of incidents before, or lacked; `<` is a "
+        "bound, where no share of bad events is known beforehand. “Recovery” is from the last "
+        "rollback until every SLI is within its objective and no page is left. “Budget” is the "
+        "greatest share of a period's error budget that went.",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|:--|:--|:--|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        "| " + " | ".join(cell.replace("\n", "<br>") for cell in _cells(incident)) + " |"
+        for incident in incidents
+    ]
+    for incident in incidents:
+        failed = [each for each in incident.expectations if not each.holds]
+        if failed:
+            lines += ["", f"## {incident.scenario}: {incident.verdict}", ""]
+        lines += [f"- {each.what}: expected {each.expected}; found {each.found}" for each in failed]
+    return "\n".join(lines) + "\n"

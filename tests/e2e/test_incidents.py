@@ -1,0 +1,150 @@
+"""Incidents on a real drill: what their scenarios claim holds. When, is judged by `make prove`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+import pytest
+
+from prove.incident import catalogue, record, schema
+from tests.support import reviews
+from tests.support.stack import Running, Stack
+
+TIMEOUT_S = 1500
+SIX = (
+    "product-down",  # a service
+    "acquirer-declining",  # dependencies, one that pages and one that doesn't
+    "prometheus-down",
+    "product-pool-exhausted",  # capacity
+    "order-release-errors",  # changes
+    "wrong-prices",
+)
+OF_TIME = (" in time", "recovery:")
+"""Ends and begins of expectations that a busy machine may miss."""
+
+pytestmark = [pytest.mark.timeout(TIMEOUT_S), pytest.mark.xdist_group("incidents")]
+
+
+@pytest.fixture(scope="module")
+def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A drill of these tests' own: they break it all the time."""
+    drill = Stack.at(tmp_path_factory.mktemp("drill") / "home")
+    up = drill.run("up", "--drill", "--detach")
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield drill
+    finally:
+        drill.run("down")
+
+
+def leases(drill: Stack) -> list[str]:
+    """All that are in force."""
+    headers = {"Authorization": f"Bearer {drill.token}"}
+    found = []
+    for place in ("product", "order", "payment", "acquirer", "injector"):
+        answer = httpx.get(f"{drill.url(place)}/faults", headers=headers, trust_env=False)
+        found += [f"{place}/{item['name']}" for item in answer.raise_for_status().json()["items"]]
+    return found
+
+
+def finished(run: Running) -> tuple[dict[str, Any], str]:
+    out, err = run.communicate(timeout=TIMEOUT_S)
+    assert run.returncode in (0, 1), out + err
+    return json.loads(out), err
+
+
+def test_six_incidents_are_as_told(drill: Stack) -> None:
+    families = {catalogue.find(name).prove.family for name in SIX}
+    assert families == set(get_args(schema.Family))
+
+    with drill.start("incident", "run", *SIX, "--load", "0.5", "--json") as run:
+        document, err = finished(run)
+
+    assert [each["scenario"] for each in document["incidents"]] == list(SIX)
+    for incident in document["incidents"]:
+        assert incident["verdict"] in ("holds", "does not hold"), err
+        failed = [each for each in incident["expectations"] if not each["holds"]]
+        told = [each for each in failed if not _of_time(each)]
+        assert not told, (incident["scenario"], told)
+        assert incident["figures"]["recovery_s"] is not None
+        directory = Path(incident["record"])
+        assert record.read(directory).id == incident["id"]
+        reviews.check(directory)
+    assert document["figures"]["wrong_pages"] == 0
+    assert document["figures"]["integrity_differences"] == 0
+    assert not leases(drill)
+
+
+def test_chaos_toolkit_runs_the_same_file(drill: Stack, tmp_path: Path) -> None:
+    """One where nothing pages: its steady state holds before and after."""
+    journal = tmp_path / "journal.json"
+    places = ("product", "order", "payment", "acquirer", "injector", "prometheus")
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("chaos"),
+            *("--no-version-check", "--no-log-file", "run", "--rollback-strategy", "always"),
+            *("--journal-path", journal),
+            catalogue.directory() / "poison-product.yaml",
+        ],
+        env={
+            **os.environ,
+            **{f"PROVE_{place.upper()}_URL": drill.url(place) for place in places},
+            "PROVE_ADMIN_TOKEN": drill.token,
+            "NO_PROXY": "127.0.0.1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(journal.read_text())
+    assert told["status"] == "completed"
+    assert [each["output"]["status"] for each in told["run"]] == [200]
+    assert [each["output"]["status"] for each in told["rollbacks"]] == [204]
+    assert not leases(drill)
+
+
+def test_an_interrupted_run_leaves_no_fault(drill: Stack) -> None:
+    with drill.start("incident", "run", "product-cpu") as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "inject:" in line:
+                break
+        time.sleep(1)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=TIMEOUT_S)
+    assert run.returncode == 130, out + err
+    assert not leases(drill)
+    assert record.read(record.find(drill.home, "product-cpu")).verdict == "interrupted"
+
+
+def test_what_can_not_be_run_is_told_and_nothing_is_injected(drill: Stack, tmp_path: Path) -> None:
+    unknown = drill.run("incident", "run", "product-up")
+    assert unknown.returncode == 2
+    assert "there is no scenario 'product-up'; there are product-" in unknown.stderr
+
+    file = tmp_path / "shop.yaml"
+    urls = {name: drill.url(name) for name in ("product", "order", "payment", "prometheus")}
+    urls["alertmanager"] = drill.url("alertmanager")
+    file.write_text(json.dumps({"profile": "drill", "urls": urls}))
+    nameless = drill.run("incident", "run", "product-cpu", "--on", str(file))
+    assert nameless.returncode == 2
+    assert "set PROVE_ADMIN_TOKEN" in nameless.stderr
+    refused = drill.run(
+        "incident", "run", "product-cpu", "--on", str(file), env={"PROVE_ADMIN_TOKEN": "wrong"}
+    )
+    assert refused.returncode == 2
+    assert "401" in refused.stderr
+    assert not leases(drill)
+
+
+def _of_time(expectation: dict[str, Any]) -> bool:
+    what: str = expectation["what"]
+    return what.endswith(OF_TIME[0]) or what.startswith(OF_TIME[1])

@@ -1,0 +1,38 @@
+"""Faults of all types in a real drill, whose injector is killed; `make prove` does it 200 times."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from service_kit.testing import wait_until
+
+from tests.support.verify import TIMEOUT_S, left, verdict, verify
+
+pytestmark = [pytest.mark.timeout(TIMEOUT_S), pytest.mark.xdist_group("verify-faults")]
+
+
+def test_no_fault_stays(tmp_path: Path) -> None:
+    document = verdict(tmp_path, "faults", "--kills", "6")
+
+    assert document["violations"] == []
+    figures = document["figures"]
+    assert figures["kills"] == 6
+    assert figures["left"] == 0
+    assert all(case["seen"] for case in figures["cases"])
+    assert not left(tmp_path)
+    assert not list(tmp_path.glob("verify/*"))
+
+
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    with verify(tmp_path, "faults") as run:
+        wait_until(
+            lambda: list(tmp_path.glob("verify/*/stack/data/injector.jsonl")),
+            what="the first fault",
+            timeout_s=180,
+        )
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=TIMEOUT_S)
+
+    assert run.returncode == 130, out + err
+    assert not left(tmp_path)
+    assert not list(tmp_path.glob("verify/*"))

@@ -1,0 +1,93 @@
+"""A timeline has evidence for each row, and nothing without."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prove.cli import app
+from prove.errors import UserError
+from prove.incident import record, timeline
+from tests.support import incidents
+
+
+def test_all_that_happened_is_told_in_order(kept: Path) -> None:
+    built = timeline.build(kept)
+    assert [row.event for row in built.rows] == [
+        "load-on",
+        "injection",
+        "first-failure",
+        "first-error-log",
+        "sli-bad",
+        "alert-firing",
+        "page-received",
+        "rollback",
+        "last-failure",
+        "sli-recovered",
+        "alert-resolved",
+        "page-resolved",
+        "end",
+    ]
+    assert built.zero_unix_us == incidents.INJECTED_S * 1_000_000
+    inferred = {row.event for row in built.rows if row.source == "inferred"}
+    assert inferred == {"sli-bad", "sli-recovered"}
+
+
+def test_evidence_leads_to_what_it_says(kept: Path) -> None:
+    built = timeline.build(kept)
+    first = built.first("first-failure")
+    page = built.first("page-received")
+    assert first is not None
+    assert page is not None
+    name, _, line = first.evidence.ref.partition(":")
+    entry = record.Entry.model_validate_json((kept / name).read_text().splitlines()[int(line) - 1])
+    assert (entry.done_unix_us, entry.outcome) == (first.at_unix_us, "failed")
+    assert entry.trace_id in first.evidence.ask
+    name, _, line = page.evidence.ref.partition(":")
+    told = record.Page.model_validate_json((kept / name).read_text().splitlines()[int(line) - 1])
+    assert (told.received_at_unix_us, told.status) == (page.at_unix_us, "firing")
+    kinds = {row.evidence.kind for row in built.rows}
+    assert kinds == {"command", "ledger", "log", "query", "page"}
+
+
+def test_what_was_not_kept_is_not_told(kept: Path) -> None:
+    for path in kept.rglob("*"):
+        if path.is_file() and path.name != record.INCIDENT:
+            path.unlink()
+    events = [row.event for row in timeline.build(kept).rows]
+    assert events == ["load-on", "injection", "rollback", "end"]
+
+
+def test_a_run_that_injected_nothing_has_a_timeline(tmp_path: Path) -> None:
+    kept = incidents.write(
+        tmp_path,
+        windows=None,
+        injected_unix_us=None,
+        rolled_back_unix_us=None,
+        actions=[],
+        verdict="aborted",
+    )
+    built = timeline.build(kept)
+    assert built.zero_unix_us == incidents.START_S * 1_000_000
+    assert built.first("injection") is None
+    assert built.first("first-failure") is None
+
+
+def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"incident\.json cannot be read"):
+        timeline.build(tmp_path)
+
+
+def test_the_command_tells_it_as_a_table_and_as_json(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVE_HOME", str(tmp_path))
+    runner = CliRunner()
+    shown = runner.invoke(app, ["incident", "timeline", incidents.SCENARIO])
+    assert shown.exit_code == 0, shown.output
+    assert "+18.4 s" in shown.output
+    told = runner.invoke(app, ["incident", "timeline", incidents.ID, "--json"])
+    document = json.loads(told.stdout)
+    assert document["format"] == "prove-timeline/1"
+    assert all(row["evidence"]["ref"] and row["evidence"]["ask"] for row in document["rows"])
