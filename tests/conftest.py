@@ -19,7 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("shared stack"))
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/test_verify_slos.py"))
+    longest = ("tests/e2e/test_incidents.py", "tests/e2e/test_verify_slos.py")
+    items.sort(key=lambda item: not item.nodeid.startswith(longest))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -64,7 +64,7 @@ def test_six_incidents_are_as_told(drill: Stack) -> None:
     families = {catalogue.find(name).prove.family for name in SIX}
     assert families == set(get_args(schema.Family))
 
-    with drill.start("incident", "run", *SIX, "--json") as run:
+    with drill.start("incident", "run", *SIX, "--load", "0.5", "--json") as run:
         document, err = finished(run)
 
     assert [each["scenario"] for each in document["incidents"]] == list(SIX)

@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from service_kit.ports import claim
 from service_kit.testing import running, script
 
@@ -15,6 +16,10 @@ from tests.support.stack import Stack
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 TOKEN = "test-token"
+# The faults have ten types with limits at both ends: some hundred requests.
+TIMEOUT_S = 600
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 def _schemathesis(url: str, cwd: Path, *options: str) -> None:
@@ -28,7 +33,7 @@ def _schemathesis(url: str, cwd: Path, *options: str) -> None:
         env={**os.environ, "SCHEMATHESIS_HOOKS": "service_kit.gentle"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=TIMEOUT_S - 20,
     )
     assert done.returncode == 0, done.stdout
 

@@ -59,8 +59,7 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """What makes `provectl` mean this stack."""
-        values = self.settings.model_dump(mode="json", exclude={"port_offset"})
-        return {f"PROVE_{name.upper()}": str(value) for name, value in values.items()}
+        return self.settings.environment()
 
     @property
     def home(self) -> Path:

@@ -73,7 +73,7 @@ def entry(within_s: float = 60.0) -> Entry:
     found = catalogue.find(NAME)
     ours = found.prove
     pages = [ours.expect.pages[0].model_copy(update={"within_s": within_s})]
-    expect = ours.expect.model_copy(update={"pages": pages, "may_page": []})
+    expect = ours.expect.model_copy(update={"pages": pages, "may_page": [], "customers": []})
     extension = ours.model_copy(update={"expect": expect, "hold_s": 0.5})
     scenario = found.scenario.model_copy(update={"extensions": [extension]})
     return Entry(found.name, scenario, found.document)

@@ -95,7 +95,7 @@ def test_a_brownout_is_two_leases(admin: httpx.Client) -> None:
 
 
 def test_latency_waits_and_ends_by_itself(admin: httpx.Client) -> None:
-    request = {"ttl_s": 1, "params": {"mean_ms": 30000, "stddev_ms": 0}}
+    request = {"ttl_s": 5, "params": {"mean_ms": 30000, "stddev_ms": 0}}
     admin.post("/incidents/payment-latency/start", json=request)
     with (
         httpx.Client(base_url=admin.base_url, timeout=0.3) as hasty,

@@ -9,8 +9,11 @@ import pytest
 from service_kit.testing import script
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+# The faults have ten types with limits at both ends: some hundred requests.
+TIMEOUT_S = 600
 
 
+@pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.parametrize(
     "selection",
     [
@@ -33,7 +36,7 @@ def test_every_check(start: Any, tmp_path: Path, selection: tuple[str, str]) -> 
         env={**os.environ, "SCHEMATHESIS_HOOKS": "service_kit.gentle"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=TIMEOUT_S - 20,
     )
     assert done.returncode == 0, done.stdout
     assert '"level":"error"' not in service.logs()

@@ -48,6 +48,10 @@ class Faults:
             ) from None
         self._headers = {"Authorization": f"Bearer {token}"}
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._server.close()
+
     def items(self) -> list[Lease]:
         """What is in force: nothing where there are no such endpoints; raises UserError."""
         answer = self._server.ask("GET", "/faults", headers=self._headers)

@@ -31,6 +31,10 @@ class Server:
             base_url=url, timeout=timeout_s, trust_env=False, transport=transport
         )
 
+    def close(self) -> None:
+        """Close its connections; only who asks much of many needs to."""
+        self._http.close()
+
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The answer, whatever its status.
 

@@ -136,13 +136,14 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
         to.print(f"[bold]{escape(incident.scenario)}[/bold]  [{colour}]{incident.verdict}[/]")
         for told in incident.detections:
             line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {_theory(told)}"
-            to.print(f"  {line}", highlight=False)
+            to.print(f"  {line}", highlight=False, soft_wrap=True)
         found = incident.figures
         to.print(
             f"  recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
             f"{count(found.integrity_differences, 'difference')} in the books; "
             f"{found.budget_spent:.1%} of an error budget",
             highlight=False,
+            soft_wrap=True,
         )
     for incident in incidents:
         failed = [each for each in incident.expectations if not each.holds]
@@ -150,7 +151,7 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
             to.print(f"\n[bold]{escape(incident.scenario)}[/bold]: {incident.verdict}")
         for each in failed:
             to.print(f"  {escape(each.what)}: expected {escape(each.expected)}", highlight=False)
-            to.print(f"    found {escape(each.found)}", highlight=False)
+            to.print(f"    found {escape(each.found)}", highlight=False, soft_wrap=True)
 
 
 def _cells(incident: Incident) -> Sequence[str]:

@@ -7,20 +7,19 @@ lease.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import httpx
-from service_kit.faults import LeaseStore
 
 from prove.bench.measure import commit
-from prove.clients.server import Server
 from prove.errors import UserError
-from prove.incident import judge, record
+from prove.incident import judge, leases, record
 from prove.incident.activities import Activities
 from prove.incident.catalogue import TOGETHER, Entry
+from prove.incident.guard import Guard
 from prove.incident.integrity import GRACE_S, Integrity
 from prove.incident.judge import LATE_S, Due, Found
 from prove.incident.ledger import Customers, Ledger, goods
@@ -36,14 +35,14 @@ from prove.incident.record import (
     Window,
     Windows,
 )
-from prove.incident.schema import FAULT, Expect, Step
+from prove.incident.schema import Expect, Step
 from prove.incident.target import Target
 from prove.incident.telemetry import Inbox, Telemetry
 from prove.incident.theory import Objectives
 from prove.slo.spec import WINDOW
 
 BASELINE_S = 15.0
-STEADY_S = 240.0
+STEADY_S = 420.0
 """How long the steady state is waited for: after an incident windows have to forget it."""
 RECOVERY_S = 120.0
 """How long, beyond what is claimed, recovery is still waited for."""
@@ -104,6 +103,7 @@ class Session:
         self.commit = commit()
         self.telemetry = Telemetry(self.target, self.objectives)
         self.inbox = Inbox(self.target)
+        self.guard = Guard(self.abort_on, self.objectives, self.telemetry)
         self.activities = Activities(self.target.configuration, self.target.token)
         wares = goods()
         await asyncio.to_thread(self._fill, [ware.item() for ware in wares])
@@ -320,14 +320,14 @@ class _Run:
                 break
             if time.monotonic() >= next_check:
                 next_check = time.monotonic() + CHECK_S
-                if why := await asyncio.to_thread(self._guard, injected_s):
+                if why := await asyncio.to_thread(self._cost, injected_s):
                     self._watch.told(why)
                     return why
         self._watch.phase("hold", hold_s)
         until = time.time() + hold_s
         while time.time() < until:
             await asyncio.sleep(min(CHECK_S, max(0.0, until - time.time())))
-            if why := await asyncio.to_thread(self._guard, injected_s):
+            if why := await asyncio.to_thread(self._cost, injected_s):
                 return why
         return ""
 
@@ -353,8 +353,8 @@ class _Run:
             self._note(action)
             if action.ok:
                 return
-            if await asyncio.to_thread(self._revoke, step):
-                self._watch.told(f"{step.name}: revoked by removing its lease from the file")
+            if file := await asyncio.to_thread(leases.revoke, self._target, step):
+                self._note(_by_file(step, file))
                 return
             if attempt < ROLLBACK_TRIES:
                 await asyncio.sleep(CHECK_S)
@@ -386,7 +386,7 @@ class _Run:
             )
             for slo_id in self._session.objectives.slos
         ]
-        found.left = await asyncio.to_thread(self._left)
+        found.left = await asyncio.to_thread(leases.left, self._target, self._entries)
 
     async def _compare(self, found: Found) -> None:
         """Until every customer knows and every order is finished; then the books."""
@@ -467,33 +467,8 @@ class _Run:
                     return f"{entry.name} needs {name}, which this installation doesn't have"
         return ""
 
-    def _guard(self, injected_s: float) -> str:
-        """Why the run has to be ended now; '' when all is within bounds.
-
-        The customers' own ledger is asked as well: it knows when the telemetry is gone.
-        """
-        now_s = time.time()
-        elapsed_s = now_s - injected_s
-        mine = judge.bad_shares(
-            entry for entry in self._ledger.entries if entry.at_unix_us >= injected_s * 1_000_000
-        )
-        spent = {
-            slo_id: self._session.objectives.burned(slo_id, bad, elapsed_s)
-            for slo_id, bad in mine.items()
-            if slo_id in self._session.objectives.slos
-        }
-        try:
-            seen = self._session.telemetry.spent(injected_s, now_s)
-        except UserError:
-            seen = {}
-        for slo_id in {*spent, *seen}:
-            share = max(spent.get(slo_id, 0.0), seen.get(slo_id, 0.0))
-            if share > self._session.abort_on:
-                return (
-                    f"aborted: {share:.0%} of the error budget of {slo_id} is gone, "
-                    f"{self._session.abort_on:.0%} may (--abort-on)"
-                )
-        return ""
+    def _cost(self, injected_s: float) -> str:
+        return self._session.guard.crossed(injected_s, list(self._ledger.entries))
 
     def _with_past(self, due: Due) -> Due:
         """With what the windows hold just now; unknown, the page may come at once."""
@@ -514,46 +489,6 @@ class _Run:
 
     async def _pages(self) -> list[Page]:
         return await _had(self._session.inbox.since, self._incident.started_unix_us) or []
-
-    def _leases(self) -> Iterable[tuple[str, str]]:
-        """Place and name of every lease that the method sets."""
-        for entry in self._entries:
-            for step in entry.scenario.method:
-                if (found := FAULT.fullmatch(step.provider.url)) and step.provider.method == "PUT":
-                    yield found["place"], found["name"]
-
-    def _left(self) -> list[str]:
-        """Leases of the method that are still there."""
-        left = []
-        headers = {"Authorization": f"Bearer {self._target.token}"}
-        for place, name in self._leases():
-            try:
-                there = Server(place, self._target.urls[place]).read(
-                    lambda body: {str(item["name"]) for item in body["items"]},
-                    "GET",
-                    "/faults",
-                    headers=headers,
-                )
-            except UserError as error:
-                left.append(f"{place} can't be asked: {error}")
-                continue
-            if name in there:
-                left.append(f"{place}/{name}")
-        return left
-
-    def _revoke(self, step: Step) -> bool:
-        """Take the lease that an action should have ended out of the service's file."""
-        found, settings = FAULT.fullmatch(step.provider.url), self._target.settings
-        if settings is None or found is None or step.provider.method != "DELETE":
-            return False
-        file = settings.data_dir / f"faults-{found['place']}.json"
-        if not file.exists():
-            return False
-        try:
-            LeaseStore(file).delete(found["name"])
-        except OSError:
-            return False
-        return True
 
     # -- the record
 
@@ -625,6 +560,20 @@ async def _had(ask: Callable[..., T], *arguments: Any) -> T | None:
 
 def _windowed(query: str, seconds: int) -> str:
     return WINDOW.sub(f"{max(2, seconds)}s", query)
+
+
+def _by_file(step: Step, file: Path) -> Action:
+    """What was done in place of a rollback that its service did not answer."""
+    return Action(
+        at_unix_us=time.time_ns() // 1000,
+        phase="rollback",
+        name=f"{step.name}, by its file",
+        method="EDIT",
+        url=file.as_uri(),
+        status=None,
+        ok=True,
+        detail="the lease was taken out of the file, which the service reads without being asked",
+    )
 
 
 def _us(at_s: float | None) -> int | None:

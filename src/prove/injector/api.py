@@ -15,6 +15,8 @@ MAX_BODY_BYTES = 1024 * 1024
 OPEN = ("/livez", "/readyz")
 """Paths without the token."""
 
+_log = logs.get_logger("prove.injector.api")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -78,6 +80,9 @@ def application(leases: Leases, inbox: Inbox, token: str | None) -> web.Applicat
             answer = _told(problem.from_status(error.status), request)
             if allowed := error.headers.get("Allow"):
                 answer.headers["Allow"] = allowed
+        except Exception:
+            _log.exception("request failed", path=request.path)
+            answer = _told(problem.from_status(500, "See the injector's log."), request)
         answer.headers[logs.REQUEST_ID_HEADER] = logs.request_id.get() or ""
         return answer
 

@@ -10,21 +10,9 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from prove.errors import UserError
+from prove.injector.pages import Message
 
 HOST = "127.0.0.1"
-
-
-class _Alert(BaseModel):
-    status: Literal["firing", "resolved"]
-    labels: dict[str, str]
-    fingerprint: str
-    startsAt: str  # noqa: N815 - Alertmanager's name
-
-
-class _Message(BaseModel):
-    """Alertmanager's webhook, version 4; of it what is needed here."""
-
-    alerts: list[_Alert]
 
 
 class Notice(BaseModel):
@@ -63,12 +51,11 @@ class Pager:
     async def take(self, body: bytes) -> None:
         """Note what is new in a message; raises ValidationError for one that isn't one."""
         at = time.monotonic()
-        for alert in _Message.model_validate_json(body).alerts:
+        for alert in Message.model_validate_json(body).alerts:
             # A message tells of its whole group again, with all that was told before.
-            known = (alert.fingerprint, alert.startsAt, alert.status)
-            if alert.labels.get("sloth_severity") != "page" or known in self._known:
+            if alert.labels.get("sloth_severity") != "page" or alert.news in self._known:
                 continue
-            self._known.add(known)
+            self._known.add(alert.news)
             self.notices.append(
                 Notice(
                     slo=alert.labels.get("sloth_id", ""),

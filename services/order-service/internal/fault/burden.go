@@ -33,14 +33,25 @@ type burden struct {
 	end   context.CancelFunc
 }
 
-const followEvery = 200 * time.Millisecond
+// While there is a fault of this kind, its end is noticed sooner than its beginning.
+const (
+	lookEvery   = time.Second
+	followEvery = 200 * time.Millisecond
+	// Whoever sets a crash loop is answered by a process that it would end.
+	answerWithin = time.Second
+)
 
 // Follow bears what the leases file wants until ctx ends, and returns when nothing is borne any more.
 func (b *Burdens) Follow(ctx context.Context) {
 	b.born, b.borne = time.Now(), map[string]burden{}
 	defer b.busy.Wait()
-	for sleep(ctx, followEvery) {
-		b.follow(ctx, b.Leases.Background())
+	for pause := lookEvery; sleep(ctx, pause); {
+		wanted := b.Leases.Background()
+		b.follow(ctx, wanted)
+		pause = lookEvery
+		if len(wanted) > 0 {
+			pause = followEvery
+		}
 	}
 	b.follow(ctx, nil)
 }
@@ -59,7 +70,8 @@ func (b *Burdens) follow(ctx context.Context, wanted []*Lease) {
 	}
 	for _, lease := range wanted {
 		if lease.Type == "crash-loop" {
-			if time.Since(b.born).Seconds() >= *lease.Params.AfterS {
+			old := time.Since(b.born).Seconds() >= *lease.Params.AfterS
+			if old && time.Since(lease.CreatedAt) >= answerWithin {
 				b.Log.WarnContext(ctx, "crashing, as a fault wants it", "fault", lease.Name, "type", lease.Type)
 				b.Leases.crash()
 			}
