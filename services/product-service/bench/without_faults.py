@@ -8,6 +8,6 @@ from product_service import app
 from service_kit import burden, wsgi
 
 if __name__ == "__main__":
-    wsgi._injector = lambda _leases, _facts: lambda _environ: None
-    burden.Burdens.start = lambda _self: None  # type: ignore[method-assign]
+    setattr(wsgi, "_injector", lambda _leases, _facts: lambda _environ: None)  # noqa: B010
+    setattr(burden.Burdens, "start", lambda _burdens: None)  # noqa: B010
     app.main()
