@@ -66,15 +66,20 @@ def in_force(journal: Path) -> list[Entry]:
 
     A line that isn't whole was followed by no act.
     """
-    found: dict[str, Entry] = {}
+    found: dict[str, dict[str, Any]] = {}
     for line in lines.read(journal):
         try:
             said = json.loads(line)
-            name = said["name"]
-            found.pop(name, None)
+            found.pop(said["name"], None)
             if said["did"] == "begin":
-                lease = Lease.model_validate_json(json.dumps(said["lease"]))
-                found[name] = Entry(lease, said["noted"])
-        except (ValueError, LookupError, TypeError, ValidationError):
+                found[said["name"]] = said
+        except (ValueError, LookupError, TypeError):
             continue
-    return list(found.values())
+    return [entry for said in found.values() if (entry := _entry(said))]
+
+
+def _entry(said: dict[str, Any]) -> Entry | None:
+    try:
+        return Entry(Lease.model_validate_json(json.dumps(said["lease"])), said["noted"])
+    except (LookupError, ValidationError):  # of another version
+        return None

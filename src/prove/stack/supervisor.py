@@ -22,7 +22,8 @@ import psutil
 from pydantic import BaseModel
 
 from prove import __version__
-from prove.stack import databases, disks, logfiles, state
+from prove.injector import recovery
+from prove.stack import databases, disks, drill, logfiles, state
 from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessId, ProcessPhase, ProcessState, StackState
@@ -137,6 +138,8 @@ class Supervisor:
             await self._while_held(child)
             outcome = await self._run_once(child, client)
             child.state.last_exit = outcome
+            if child.spec.name == drill.INJECTOR:
+                await self._take_faults_back()
             if not child.was_ready.is_set():
                 raise _StartError(self._why_not_ready(child, outcome))
             child.failures += 1
@@ -144,6 +147,13 @@ class Supervisor:
             self._change(child, "backoff", level="warning", reason=outcome, delay_s=delay_s)
             await asyncio.sleep(delay_s)
             child.state.restarts += 1
+
+    async def _take_faults_back(self) -> None:
+        try:
+            for name in await recovery.after_injector(self._settings):
+                self._log("fault_taken_back", level="warning", fault=name)
+        except OSError as error:  # the next injector tries, too
+            self._log("faults_not_taken_back", level="error", detail=str(error))
 
     def _delay_s(self, failures: int) -> float:
         """Doubles with every end since the process was last ready."""
