@@ -20,6 +20,8 @@ from prove.slo import burn
 from prove.slo.windows import describe
 
 CURRENCY = "GBP"
+MISSED = 0.1
+"""A greater share of failures without a span is told at the top."""
 SEVERITIES = {"SEV1": 30, "SEV2": 6, "SEV3": 1}
 """From which burn rate on: 30 days' budget is gone within a day, within five, before its time."""
 
@@ -382,8 +384,7 @@ def _felt(of: Requests) -> str:
     parts = []
     if "failed" in of.hurt:
         commonest = of.commonest
-        if commonest.isdigit():
-            commonest = f"with status {commonest}"
+        commonest = f"with status {commonest}" if commonest.isdigit() else "without an answer"
         parts.append(
             f"{of.bad:,} of {of.sent:,} {of.kind}s failed ({of.bad_share:.1%}), mostly {commonest}"
         )
@@ -414,7 +415,7 @@ def _when(found: Found) -> str:
             f" In {units.count(len(hit), 'second')} more than a tenth of the reads or of the"
             f" checkouts went wrong{found.impact.cited_hit}."
         )
-    return f"It began on {began}{in_for}.{felt}"
+    return f"The fault was set on {began}{in_for}.{felt}"
 
 
 def _noticed(found: Found) -> str:
@@ -430,9 +431,15 @@ def _noticed(found: Found) -> str:
     after_s = (first.at_unix_us - found.timeline.zero_unix_us) / 1e6
     name = first.what.split()[1]
     of = next((each for each in expected if each.alert == name), None)
-    theory = f", {of.theory_s:.1f} s by theory" if of and of.theory_s is not None else ""
+    theory = f" (by theory {of.theory_s:.1f} s)" if of and of.theory_s is not None else ""
     mark = found.cite.add("record", "the first page", first.evidence.ref)
-    return f"The page {name} came {after_s:.1f} s after it began{theory}{mark}."
+    missed = "".join(
+        f" Of {requests.bad:,} failed {seen.kind}s, {seen.unseen:,} left no trace at the service"
+        f" they asked{seen.cited['unseen']}."
+        for requests, seen in zip(found.impact.requests, found.impact.seen, strict=True)
+        if seen.unseen and seen.unseen > MISSED * requests.bad
+    )
+    return f"The page {name} came {after_s:.1f} s after that{theory}{mark}.{missed}"
 
 
 def _cost(found: Found) -> str:
