@@ -338,6 +338,10 @@ class _Run:
         """
         if self._doing is not None:  # what is under way would come after its own rollback
             await asyncio.wait([self._doing])
+            if (action := self._doing.result()) not in self._actions:
+                self._note(action)
+                if action.ok and self._injected_s is None:
+                    self._injected_s = action.at_unix_us / 1_000_000
         if self._to_undo:
             self._watch.phase("roll back", 1)
         while self._to_undo:
