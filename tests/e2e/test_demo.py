@@ -22,7 +22,6 @@ STEPS = (
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("incidents")
 def test_the_story_is_told_to_its_end(tmp_path: Path) -> None:
     drill = Stack.at(tmp_path / "home")
     try:

@@ -29,7 +29,7 @@ SIX = (
 OF_TIME = (" in time", "recovery:")
 """Ends and begins of expectations that a busy machine may miss."""
 
-pytestmark = [pytest.mark.timeout(TIMEOUT_S), pytest.mark.xdist_group("incidents")]
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")

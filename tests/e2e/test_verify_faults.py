@@ -8,7 +8,7 @@ from service_kit.testing import wait_until
 
 from tests.support.verify import TIMEOUT_S, left, verdict, verify
 
-pytestmark = [pytest.mark.timeout(TIMEOUT_S), pytest.mark.xdist_group("verify-faults")]
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 def test_no_fault_stays(tmp_path: Path) -> None:

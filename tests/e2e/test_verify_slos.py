@@ -10,7 +10,7 @@ from prove.verify import slos
 from prove.verify.cells import ONE_OF_EACH_KIND
 from tests.support.verify import TIMEOUT_S, left, verdict, verify
 
-pytestmark = [pytest.mark.timeout(TIMEOUT_S), pytest.mark.xdist_group("verify-slos")]
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 def test_each_kind_of_sli_pages_and_nothing_else_does(tmp_path: Path) -> None:
