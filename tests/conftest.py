@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.stack import SHARED, Stack, take_down_shared
 
-
 DRILLS = ("test_verify_slos.py", "test_incidents.py", "test_verify_faults.py", "test_demo.py")
 """What judges alerts, in this order: the first was seen to hold while other tests run."""
 
