@@ -28,7 +28,7 @@ up: setup ## Start the shop and its observability, and leave them running
 down: ## Stop what `make up` started
 	@$(BIN)/provectl down
 
-test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about twelve minutes
+test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about twenty minutes
 
 check: check-go check-python check-generated ## Formatting, types, static analysis, cross-compilation, generated files
 

@@ -229,7 +229,11 @@ class _Turns:
 
     async def each_once(self) -> None:
         for case in self._cases:
-            await self._turn([case], ALONE_TTL_S, client=False)
+            until = time.monotonic() + READY_S
+            # What the fault before was about may still be on its way back.
+            while not await self._turn([case], ALONE_TTL_S, client=False):
+                self._give_up_after(until, [case])
+                await asyncio.sleep(LOOK_S)
 
     async def until(self, killing: "asyncio.Future[None]") -> None:
         while not killing.done():
@@ -241,8 +245,11 @@ class _Turns:
             await self._turn(cases, self._draw.randint(*TTL_S), client=client)
             await asyncio.sleep(self._draw.random() * PAUSE_S)
 
-    async def _turn(self, cases: Sequence[Case], ttl_s: int, *, client: bool) -> None:
-        """Set them, and wait until nothing is to be seen of them; that is due in time."""
+    async def _turn(self, cases: Sequence[Case], ttl_s: int, *, client: bool) -> bool:
+        """Set them, and wait until nothing is to be seen of them; that is due in time.
+
+        False: none of them could be set.
+        """
         for case in cases:
             self._world.remembered.pop(case.name, None)
             await case.look(self._world, case)  # for those that compare
@@ -250,7 +257,7 @@ class _Turns:
         there = [case for case in cases if await put(case, ttl_s)]
         over = time.monotonic() + ttl_s
         if not there:
-            return
+            return False
         crowd = [
             asyncio.create_task(self._world.ask("GET", self._world.url(case.target) + path))
             for case in there
@@ -264,6 +271,7 @@ class _Turns:
             tally = self._result.cases[case.name]
             tally.late_s = max(tally.late_s, late_s)
         await self._ready(there, gone)
+        return True
 
     async def _gone(self, cases: Sequence[Case], over: float) -> float:
         """Since when nothing is to be seen any more, or the process is being started again."""
