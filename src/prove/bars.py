@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 
 class Bars:
@@ -40,3 +40,18 @@ class Bars:
         """Tell it where there are no bars."""
         if not self._console.is_terminal:
             self._console.print(text, highlight=False, soft_wrap=True)
+
+
+class PhaseBar(Bars):
+    """One bar, of the phase that a run is in; its field `count` is shown behind it."""
+
+    def __init__(self, console: Console | None = None, total: float = 1) -> None:
+        super().__init__(
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("{task.fields[count]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bars.add_task("", total=total, count="")

@@ -10,7 +10,7 @@ from prove.incident.record import Truth
 from prove.incident.schema import Extension, Scenario
 from prove.incident.theory import Objectives
 from prove.slo import spec, windows
-from prove.slo.yamltext import Document, documents
+from prove.slo.yamltext import Document, documents, read_text
 from prove.tools import repository_root
 
 DIRECTORY = "incidents"
@@ -67,12 +67,7 @@ def in_order() -> list[str]:
 
 def read(path: Path) -> Entry:
     """One scenario; raises UserError with file, line and field of all that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise UserError(f"{path} cannot be read: {why}") from None
-    found = documents(text, str(path))
+    found = documents(read_text(path), str(path))
     if len(found) != 1:
         raise UserError(f"{path}: must hold one experiment (found {len(found)})")
     return Entry(path.stem, found[0].validate(Scenario), found[0])

@@ -7,9 +7,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-from prove.bars import Bars
+from prove.bars import PhaseBar
 from prove.bench.measure import Run
 from prove.errors import UserError
 from prove.incident.catalogue import Entry
@@ -35,19 +34,11 @@ HEADINGS = (
 )
 
 
-class Bar(Bars):
+class Bar(PhaseBar):
     """How far a run is, on stderr, with what happened above it."""
 
     def __init__(self, console: Console | None = None) -> None:
-        super().__init__(
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[count]}"),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bars.add_task("", total=1, count="")
+        super().__init__(console)
         self._began = time.monotonic()
 
     def run(self, number: int, of: int, name: str) -> None:

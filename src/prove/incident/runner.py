@@ -40,6 +40,7 @@ from prove.incident.target import Target
 from prove.incident.telemetry import Inbox, Telemetry
 from prove.incident.theory import Objectives
 from prove.slo.spec import WINDOW
+from prove.verify.experiment import alongside
 
 BASELINE_S = 15.0
 STEADY_S = 420.0
@@ -111,15 +112,9 @@ class Session:
         self.customers = Customers(self.target.urls, wares, self.seed)
         found: list[Incident] = []
         loading = asyncio.create_task(self.customers.run())
-        running = asyncio.create_task(self._runs(runs, found))
         try:
-            await asyncio.wait([running, loading], return_when=asyncio.FIRST_COMPLETED)
-            if loading.done() and not running.done():
-                loading.result()
-            await running
+            await alongside(self._runs(runs, found), loading)
         finally:
-            running.cancel()
-            await asyncio.wait([running])  # for its rollbacks
             loading.cancel()
             await asyncio.wait([loading])
         return found

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prove.errors import UserError
 from prove.incident.schema import TOKEN_VARIABLE
-from prove.slo.yamltext import documents
+from prove.slo.yamltext import documents, read_text
 from prove.stack import lifecycle, processes, state
 from prove.stack.hints import command
 from prove.stack.settings import StackSettings, on_free_ports
@@ -95,12 +95,7 @@ def by_file(path: Path) -> Target:
 
     Raises UserError with file, line and field.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise UserError(f"{path} cannot be read: {why}") from None
-    found = documents(text, str(path))
+    found = documents(read_text(path), str(path))
     if len(found) != 1:
         raise UserError(f"{path}: must hold one document with `profile` and `urls`")
     file = found[0].validate(_File)

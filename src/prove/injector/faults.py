@@ -3,11 +3,10 @@
 It is that of the services' fault endpoints, with other types; docs/reference/http.md, "Injector".
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-from service_kit.faultmodel import MAX_TTL_S, NAME_PATTERN
+from service_kit.faultmodel import MAX_TTL_S, NAME_PATTERN, lease_body
 from service_kit.types import WholeNumber
 
 from prove.stack.links import Link
@@ -154,14 +153,4 @@ class Lease(_Model):
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON answer of the endpoints."""
-        return {
-            "name": self.name,
-            **self.fault.model_dump(exclude_none=True),
-            "created_at": _rfc3339(self.created_at_unix_ms),
-            "expires_at": _rfc3339(self.expires_at_unix_ms),
-        }
-
-
-def _rfc3339(unix_ms: int) -> str:
-    when = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return lease_body(self.name, self.fault, self.created_at_unix_ms, self.expires_at_unix_ms)

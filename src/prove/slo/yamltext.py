@@ -1,5 +1,6 @@
 """YAML whose every value knows its line, so that a complaint can name it."""
 
+import pathlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -46,6 +47,15 @@ def field_name(path: Sequence[int | str]) -> str:
     """`slos[0].alerting.name`."""
     parts = [f"[{each}]" if isinstance(each, int) else f".{each}" for each in path]
     return "".join(parts).removeprefix(".")
+
+
+def read_text(path: pathlib.Path) -> str:
+    """The text of a file; raises UserError where it can't be had."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise UserError(f"{path} cannot be read: {why}") from None
 
 
 def documents(text: str, name: str) -> list[Document]:

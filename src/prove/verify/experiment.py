@@ -320,7 +320,10 @@ def unfinished(running: Shop) -> bool:
 
 
 async def alongside(wanted: Coroutine[Any, Any, object], other: "asyncio.Task[None]") -> None:
-    """Wait for `wanted`; should `other` fail meanwhile, fail with it."""
+    """Wait for `wanted`; should `other` fail meanwhile, fail with it.
+
+    Either way `wanted` is over then, and has put right what it does at its end.
+    """
     task = asyncio.create_task(wanted)
     try:
         await asyncio.wait([task, other], return_when=asyncio.FIRST_COMPLETED)
@@ -329,6 +332,7 @@ async def alongside(wanted: Coroutine[Any, Any, object], other: "asyncio.Task[No
         await task
     finally:
         task.cancel()
+        await asyncio.wait([task])
 
 
 def sources(running: Shop) -> Sources:

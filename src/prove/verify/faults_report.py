@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prove import units
-from prove.bars import Bars
+from prove.bars import PhaseBar
 from prove.bench.measure import Run
 from prove.verify import report
 from prove.verify.faults import GRACE_S, Result, Tally, Violation
@@ -20,20 +19,12 @@ HEADINGS = ("fault", "set", "unknown", "seen", "late at most")
 WIDTH = 100
 
 
-class Bar(Bars):
+class Bar(PhaseBar):
     """How far a run is, on stderr; where that is no terminal (CI, a pipe), a line a phase."""
 
     def __init__(self, console: Console | None = None) -> None:
-        super().__init__(
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[count]}"),
-            console=console,
-            transient=True,
-        )
+        super().__init__(console)
         self._total = 1
-        self._task = self._bars.add_task("", total=1, count="")
 
     def phase(self, text: str, total: int) -> None:
         """What begins now, and how many of it there are."""

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from prove.bars import Bars
+from prove.bars import PhaseBar
 from prove.bench.measure import Run
 from prove.errors import UserError
 from prove.verify.checker import Violation
@@ -25,20 +24,12 @@ SHOWN_VIOLATIONS = 10
 WIDTH = 100
 
 
-class Bar(Bars):
+class Bar(PhaseBar):
     """How far a run is, on stderr; where that is no terminal (CI, a pipe), a line a phase."""
 
     def __init__(self, orders: int, kills: int, console: Console | None = None) -> None:
-        super().__init__(
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[counts]}"),
-            console=console,
-            transient=True,
-        )
+        super().__init__(console, orders)
         self._kills = kills
-        self._task = self._bars.add_task("", total=orders, counts="")
 
     def phase(self, text: str) -> None:
         """What begins now."""
@@ -48,7 +39,7 @@ class Bar(Bars):
     def count(self, sent: int, kills: int, open_: int) -> None:
         """Of the run so far."""
         counts = f"{sent:,} orders sent, {open_:,} open, {kills:,} of {self._kills:,} kills"
-        self._bars.update(self._task, completed=sent, counts=counts)
+        self._bars.update(self._task, completed=sent, count=counts)
 
 
 def rows(figures: Figures) -> list[tuple[str, str]]:

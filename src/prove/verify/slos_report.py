@@ -9,11 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prove import units
-from prove.bars import Bars
+from prove.bars import PhaseBar
 from prove.bench.measure import Run
 from prove.verify import report
 from prove.verify.cells import Outcome, Violation
@@ -24,19 +23,11 @@ HEADINGS = ("cell", "bad", "due", "paged", "off", "resolved, due")
 WIDTH = 100
 
 
-class Bar(Bars):
+class Bar(PhaseBar):
     """How far a stage is, on stderr; where that is no terminal (CI, a pipe), a line a phase."""
 
     def __init__(self, console: Console | None = None) -> None:
-        super().__init__(
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[count]}"),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bars.add_task("", total=1, count="")
+        super().__init__(console)
         self._began = time.monotonic()
 
     def phase(self, text: str, lasts_s: float) -> None:

@@ -4,13 +4,12 @@ The Order Service and the acquirer, in Go, keep to the same one. A fault hits re
 `match` tells) or, without a match, the process as a whole, for as long as its lease is in force.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
-from service_kit.types import WholeNumber
+from service_kit.types import WholeNumber, rfc3339
 
 MAX_DELAY_MS = 30_000
 MAX_TTL_S = 900
@@ -308,6 +307,18 @@ product_fault: TypeAdapter[Fault] = TypeAdapter(ProductFault)
 any_fault: TypeAdapter[Fault] = TypeAdapter(AnyFault)
 
 
+def lease_body(
+    name: str, fault: BaseModel, created_at_unix_ms: int, expires_at_unix_ms: int
+) -> dict[str, Any]:
+    """A lease as all fault endpoints tell it."""
+    return {
+        "name": name,
+        **fault.model_dump(exclude_none=True),
+        "created_at": rfc3339(created_at_unix_ms),
+        "expires_at": rfc3339(expires_at_unix_ms),
+    }
+
+
 class Lease(NamedTuple):
     """A fault with its name and its time."""
 
@@ -318,14 +329,4 @@ class Lease(NamedTuple):
 
     def as_dict(self) -> dict[str, object]:
         """The JSON answer of the fault endpoints."""
-        return {
-            "name": self.name,
-            **self.fault.model_dump(exclude_none=True),
-            "created_at": _rfc3339(self.created_at_unix_ms),
-            "expires_at": _rfc3339(self.expires_at_unix_ms),
-        }
-
-
-def _rfc3339(unix_ms: int) -> str:
-    when = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return lease_body(self.name, self.fault, self.created_at_unix_ms, self.expires_at_unix_ms)

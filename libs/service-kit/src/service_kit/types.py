@@ -1,4 +1,6 @@
-"""What the services' request models share."""
+"""What the services' models share."""
+
+from datetime import UTC, datetime
 
 from pydantic import BeforeValidator
 
@@ -13,3 +15,9 @@ WholeNumber = BeforeValidator(_whole)
 It goes last, `Annotated[int, Field(strict=True, ge=1), WholeNumber]`: constraints that come after
 it would not get into the schema.
 """
+
+
+def rfc3339(unix_ms: int) -> str:
+    """UTC with milliseconds and a Z."""
+    when = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """The admin endpoints: fault leases by hand, and named incidents made of them."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Path, Response
@@ -11,7 +11,7 @@ from service_kit import asgi, auth
 from service_kit.faultmodel import MAX_TTL_S, NAME_PATTERN, Fault, PlainFault, plain_fault
 from service_kit.faults import LeaseStore
 from service_kit.problem import Problem
-from service_kit.types import WholeNumber
+from service_kit.types import WholeNumber, rfc3339
 
 _CHARGE = {"method": "POST", "route": "/api/v1/payments"}
 _LATENCY = {
@@ -314,11 +314,10 @@ def _state(incident: Incident, leases: LeaseStore) -> dict[str, object]:
         for name, fault in incident.faults.items()
     }
     ends_ms = min((lease.expires_at_unix_ms for lease in on.values()), default=0)
-    until = datetime.fromtimestamp(ends_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return {
         "name": incident.name,
         "description": incident.description,
         "active": active,
-        "until": until.replace("+00:00", "Z") if active else None,
+        "until": rfc3339(ends_ms) if active else None,
         "faults": shown,
     }

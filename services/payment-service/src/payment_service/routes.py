@@ -1,7 +1,7 @@
 """The payments API, and the one table from errors to HTTP."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Path, Query, Response
@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from service_kit import asgi, deadline
 from service_kit.problem import Problem
-from service_kit.types import WholeNumber
+from service_kit.types import WholeNumber, rfc3339
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -260,14 +260,9 @@ def _body(payment: Payment) -> dict[str, object]:
         "status": payment.status,
         "decline_reason": payment.decline_reason,
         "acquirer_reference": payment.acquirer_reference,
-        "created_at": _rfc3339(payment.created_at_ms),
-        "updated_at": _rfc3339(payment.updated_at_ms),
+        "created_at": rfc3339(payment.created_at_ms),
+        "updated_at": rfc3339(payment.updated_at_ms),
     }
-
-
-def _rfc3339(unix_ms: int) -> str:
-    when = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _links(*operations: str, statuses: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Money is in minor units, times are Unix milliseconds inside and RFC 3339 outside
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -16,7 +15,7 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
-from service_kit.types import WholeNumber
+from service_kit.types import WholeNumber, rfc3339
 
 SKU_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
 ORDER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -217,9 +216,3 @@ class Reservation:
             "total_minor": self.total_minor,
             "lines": self.lines,
         }
-
-
-def rfc3339(unix_ms: int) -> str:
-    """UTC with milliseconds and a Z."""
-    when = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
