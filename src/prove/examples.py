@@ -25,7 +25,8 @@ SETTLE_S = 30.0
 ARRIVAL_S = 15.0
 ATTEMPTS = 20
 """A retry needs a fault between two requests that go well: not every order meets one."""
-POLL_S = 0.2
+REFUSED_S = 1.0
+"""An order refused at once says that the shop rests from failures (a breaker is open)."""
 
 Traces = Sequence[Sequence[Span]]
 
@@ -53,7 +54,10 @@ def record(settings: StackSettings, example: Example) -> dict[str, Any]:
     with _fault(settings, example.fault) if example.fault else nullcontext():
         for _ in range(ATTEMPTS):
             order_id = _place(shop, example, sku)
-            document = _traces(settings, order_id) if order_id else None
+            if not order_id:
+                time.sleep(REFUSED_S)
+                continue
+            document = _traces(settings, order_id)
             if document and example.shows(by_trace(otlp.spans(document))):
                 return document
     raise UserError(
@@ -214,7 +218,7 @@ EXAMPLES = {
             _retried,
             fault={
                 "type": "error",
-                "params": {"rate": 0.5, "status": 503},
+                "params": {"rate": 0.5, "select": "count", "status": 503},
                 "match": {"method": "POST", "route": "/api/v1/reservations"},
                 "ttl_s": 120,
             },

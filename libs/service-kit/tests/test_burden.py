@@ -49,7 +49,8 @@ def put(store: LeaseStore, kind: str, ttl_s: int = 900, **params: Any) -> Lease:
 def test_a_pool_is_emptied_and_filled_again(
     leases: LeaseStore, database: Database, tmp_path: Path, end: str
 ) -> None:
-    put(leases, "pool", ttl_s=1 if end == "over" else 900, all=True)
+    # Long enough to be seen in force on a busy machine: who follows looks once a second.
+    put(leases, "pool", ttl_s=10 if end == "over" else 900, all=True)
     wait_until(lambda: not database.has_free)
     if end == "revoked":
         leases.delete("x")
