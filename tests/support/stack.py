@@ -22,6 +22,8 @@ SHARED = "PROVE_TEST_SHARED"
 
 PROVECTL = Path(sys.executable).with_name("provectl")
 RUN_TIMEOUT_S = 400
+READY_TIMEOUT_S = 300
+"""Of each process of a stack; the usual minute is too short for a machine that runs several."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Stack:
     @classmethod
     def at(cls, home: Path) -> "Stack":
         """A stack in `home` with ports of its own; not started."""
-        return cls(on_free_ports(home))
+        return cls(on_free_ports(home).model_copy(update={"ready_timeout_s": READY_TIMEOUT_S}))
 
     @classmethod
     def shared(cls, directory: Path) -> "Stack":
