@@ -22,6 +22,7 @@ from prove.stack.settings import on_free_ports
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessState
 from prove.stack.supervisor import Plan
+from tests.support.stack import READY_TIMEOUT_S
 
 TOO_LONG = "much too long"
 """Stands for a body past the limit."""
@@ -44,7 +45,12 @@ class Drill:
 
     def __init__(self, home: Path, disk_mb: int = 0) -> None:
         self.settings = on_free_ports(home).model_copy(
-            update={"profile": "drill", "restart_delay_min_s": 0.05, "disk_mb": disk_mb}
+            update={
+                "profile": "drill",
+                "restart_delay_min_s": 0.05,
+                "ready_timeout_s": READY_TIMEOUT_S,
+                "disk_mb": disk_mb,
+            }
         )
         self.home = self.settings.home
         with lifecycle.lock(self.settings) as lock:
