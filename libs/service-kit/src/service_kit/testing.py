@@ -129,11 +129,12 @@ def schemathesis(
     late, a request refused because it had queued too long) it does not: so there is a second try.
 
     Raises:
-        AssertionError: both failed; the message is the report.
+        AssertionError: both failed; the message has their reports.
     """
     command = [script("schemathesis"), "--config-file", str(config), "run", "--checks", "all"]
     command += ["--max-examples", "25", "--request-timeout", "60", "--no-color", "--seed", "1"]
     env = {**os.environ, "SCHEMATHESIS_HOOKS": hooks, "PYTHONPATH": os.pathsep.join(sys.path)}
+    reports = []
     for _ in range(2):
         done = subprocess.run(
             [*command, *options, f"{url}/openapi.json"],
@@ -145,7 +146,8 @@ def schemathesis(
         )
         if done.returncode == 0:
             return
-    raise AssertionError(done.stdout)
+        reports.append(done.stdout + done.stderr)
+    raise AssertionError("\n".join(reports))
 
 
 @contextmanager
