@@ -271,11 +271,16 @@ def told(stack: Stack) -> Iterator[dict[str, str]]:
             trace = http.get(f"{stack.url('jaeger')}/api/traces/{door.trace_id}")
             query = {"query": f'trace_id:="{door.trace_id}"'}
             logged = http.post(f"{stack.url('victorialogs')}/select/logsql/query", data=query)
-            return trace.is_success and bool(logged.text) and door.trace_id in span_files(stack)
+            return trace.is_success and bool(logged.text)
+
+        def written() -> bool:
+            spans = span_files(stack)
+            return all(door.trace_id in spans for door in DOORS if door.name not in UNTRACED)
 
         for door in DOORS:
             if door.name not in UNTRACED:
                 wait_until(lambda door=door: arrived(door), what=door.name)  # type: ignore[misc]
+        wait_until(written, what="the spans in the Collector's files")
         wait_until(lambda: gauge(http, stack), what="the metrics of the new category")
         yield everything(http, stack, since_s)
 

@@ -38,7 +38,8 @@ def orders(stack: Stack) -> dict[str, dict[str, Any]]:
     )
     assert imported.status_code == 200, imported.text
     confirmed, cancelled = buy(stack, "tok_approve", 201), buy(stack, "tok_approve", 201)
-    httpx.post(f"{api(stack)}/{cancelled}/cancel", timeout=PATIENT_S)
+    cancel = f"{api(stack)}/{cancelled}/cancel"
+    wait_until(lambda: httpx.post(cancel, timeout=PATIENT_S).is_success, what="the cancellation")
     declined = buy(stack, "tok_decline", 402)
     ends = {}
     for order_id in (confirmed, cancelled, declined):
