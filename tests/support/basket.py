@@ -13,6 +13,7 @@ SKUS = ("HB1001", "HB5001", "HB8004")
 """Of the sample that the test imports."""
 
 _SKU = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
 _METHOD = re.compile(r"tok_[a-z0-9_]{1,60}")
 
 
@@ -26,6 +27,8 @@ def before_call(
         return
     if _fits(_METHOD, body.get("payment_method")):
         body = {**body, "payment_method": "tok_approve"}
+    if _fits(_CURRENCY, body.get("currency")):
+        body = {**body, "currency": "GBP"}
     if isinstance(body.get("lines"), list):
         body = {**body, "lines": [_known(n, line) for n, line in enumerate(body["lines"])]}
     case.body = body
