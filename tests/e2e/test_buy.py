@@ -35,7 +35,7 @@ def refuse(stack: Stack, *arguments: str) -> dict[str, Any]:
         answer = stack.run("buy", "--json", "--timeout", "30s", *arguments)
         report: dict[str, Any] = json.loads(answer.stdout) if answer.stdout else {}
         assert not report.get("confirmed")
-        assert answer.returncode == 1, answer.stderr
+        assert answer.returncode == 1 or " 503" in answer.stderr, answer.stderr
         problem = report.get("problem") or {"status": 503}
         told = problem["status"] != 503 and report["spans"] and report["logs"]
         return report if told else None
@@ -86,7 +86,7 @@ def test_an_order_is_counted_and_has_an_exemplar_in_prometheus(goods: Stack) -> 
     for _ in range(TRIES):
         bought = goods.buy()
         counted = bought["orders"]
-        if counted["after"] is None:  # not yet seen in the time that `buy` waits
+        if not (counted["before"] and counted["after"]):  # not seen in the time that `buy` waits
             continue
         assert counted["after"]["confirmed"] > counted["before"].get("confirmed", 0)
         if bought["exemplars"]:
