@@ -6,7 +6,7 @@ GO     ?= go
 # The shop's own Go programs; tools/ only pins other people's.
 GO_MODULES  := services/order-service simulators/acquirer
 PY_PACKAGES := libs/service-kit services/product-service services/payment-service .
-PY_SOURCES  := src libs services tests
+PY_SOURCES  := src libs services tests conftest.py
 WORKERS ?= 4
 
 # Compiles crash points and seeded bugs in: never shipped.

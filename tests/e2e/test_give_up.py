@@ -4,14 +4,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 from prove.verify import audit, books, shop
 from prove.verify.experiment import sources, unfinished
 from prove.verify.plan import Product
 from prove.verify.shop import Setup
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_charge_that_is_given_up_is_refunded_when_it_succeeds_after_all(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_charge_that_is_given_up_is_refunded_when_it_succeeds_after_all(tmp_pa
         tmp_path / "shop",
         env={"order": {"PAYMENT_GIVE_UP_S": "5"}, "acquirer": {"SLOW_MS": "15000"}},
     )
-    with shop.running(setup) as running, httpx.Client(timeout=30, trust_env=False) as client:
+    with shop.running(setup) as running, httpx.Client(timeout=PATIENT_S, trust_env=False) as client:
         running.import_products([Product("SKU-1", "One", 1_250, 10)])
         orders = f"{running.orders_url}/api/v1/orders"
 
@@ -31,7 +31,7 @@ def test_a_charge_that_is_given_up_is_refunded_when_it_succeeds_after_all(tmp_pa
             }
             return client.post(orders, json=wanted, headers={"Idempotency-Key": "k1"})
 
-        unsettled = buy()
+        unsettled = wait_until(lambda: None if (it := buy()).status_code == 503 else it)
         assert unsettled.status_code == 202
         order = f"{orders}/{unsettled.json()['id']}"
         wait_until(lambda: client.get(order).json()["status"] == "rejected", what="the end")

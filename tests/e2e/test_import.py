@@ -3,6 +3,7 @@
 import json
 
 import httpx
+from service_kit.testing import PATIENT_S
 
 from tests.support.december import december
 from tests.support.stack import Stack
@@ -24,7 +25,7 @@ def test_real_goods_are_imported_once(stack: Stack) -> None:
     again = json.loads(stack.run("data", "import", file, "--json").stdout)
     assert (again["created"], again["updated"], again["unchanged"]) == (0, 0, 2_692)
 
-    product = httpx.get(f"{stack.url('product')}/api/v1/products/85123A").json()
+    product = httpx.get(f"{stack.url('product')}/api/v1/products/85123A", timeout=PATIENT_S).json()
     assert product["name"] == "WHITE HANGING HEART T-LIGHT HOLDER"
     assert (product["price_minor"], product["currency"]) == (295, "GBP")
     assert product["category"] == "lighting"

@@ -8,7 +8,7 @@ import subprocess
 
 import httpx
 import pytest
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 from prove.stack.settings import StackSettings, port_fields
 from prove.tools import repository_root
@@ -20,7 +20,8 @@ for _name, _page in sorted(runbooks.pages().items()):
     for _command in runbooks.commands(runbooks.sections(_page)["Diagnosis"]):
         BY_COMMAND.setdefault(_command, []).append(_name)
 
-TIMEOUT_S = 120
+TIMEOUT_S = 240
+TRIES = 3
 METRIC = re.compile(r"\b(?:http|prove|process|probe|otelcol|otel|system)_[a-z_]+\b")
 NOT_A_METRIC = re.compile(r"\{[^}]*\}|\b(?:by|without|on|ignoring) \([^)]*\)")
 # Series that a stack at rest on this machine need not have.
@@ -57,9 +58,12 @@ def run(command: str, stack: Stack) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("command", BY_COMMAND)
 def test_a_command_of_a_diagnosis_works(command: str, stack: Stack) -> None:
-    done = run(command, stack)
     # Books that differ, of orders other tests have under way, are an answer, too.
     answered = (0, 1) if shlex.split(command)[1:] == ["orders", "reconcile"] else (0,)
+    for _ in range(TRIES):  # a busy process may not answer in time
+        done = run(command, stack)
+        if done.returncode in answered:
+            break
     assert done.returncode in answered, f"{BY_COMMAND[command]}: {done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     if command.startswith("curl"):
@@ -78,11 +82,11 @@ def test_the_metrics_of_diagnoses_exist(stack: Stack) -> None:
     }
     assert wanted
     stack.run("data", "import")
-    assert stack.run("buy").returncode == 0
+    stack.buy()
 
     def known() -> set[str]:
         url = f"{stack.url('prometheus')}/api/v1/label/__name__/values"
-        return set(httpx.get(url, trust_env=False).json()["data"])
+        return set(httpx.get(url, timeout=PATIENT_S, trust_env=False).json()["data"])
 
     missing: set[str] = set()
 
@@ -91,4 +95,4 @@ def test_the_metrics_of_diagnoses_exist(stack: Stack) -> None:
         missing.update(wanted - known())
         return not missing
 
-    wait_until(all_there, what="every metric that runbooks ask for")
+    wait_until(all_there, what="every metric that runbooks ask for", timeout_s=240)

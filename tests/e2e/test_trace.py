@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 from prove import otlp
 from prove.examples import EXAMPLES, by_trace
@@ -41,7 +41,8 @@ def test_examples_can_be_recorded_again(recorded: Path) -> None:
 def test_the_lease_of_the_retry_was_taken_back(recorded: Path, stack: Stack) -> None:
     assert recorded.exists()
     headers = {"Authorization": f"Bearer {stack.token}"}
-    leases = httpx.get(f"{stack.url('product')}/faults", headers=headers, trust_env=False).json()
+    url = f"{stack.url('product')}/faults"
+    leases = httpx.get(url, headers=headers, timeout=PATIENT_S, trust_env=False).json()
     assert "worked-example" not in {lease["name"] for lease in leases["items"]}
 
 
@@ -59,7 +60,8 @@ def test_a_worked_example_sent_to_the_stack_looks_the_same_there(stack: Stack) -
     moved = file.read_text().replace(spans[0].trace_id, trace_id)
     url = f"{stack.url('otlp_http')}/v1/traces"
     headers = {"Content-Type": "application/json"}
-    assert httpx.post(url, content=moved, headers=headers, trust_env=False).is_success
+    sent = httpx.post(url, content=moved, headers=headers, timeout=PATIENT_S, trust_env=False)
+    assert sent.is_success
 
     def shown() -> str | None:
         answer = stack.run("trace", trace_id)

@@ -28,7 +28,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         wait_until(
             lambda: list(tmp_path.glob("verify/*/stack/data/injector.jsonl")),
             what="the first fault",
-            timeout_s=180,
+            timeout_s=400,
         )
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=TIMEOUT_S)

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from service_kit.testing import status_of, wait_until
+from service_kit.testing import PATIENT_S, status_of, wait_until
 
 from prove.stack import configs, observability, state
 from prove.stack.settings import StackSettings, on_free_ports
@@ -24,7 +24,7 @@ from tests.support.stack import Stack
 SOURCE = repository_root() / "observability"
 WEBHOOK, SLACK = "/webhook", "/slack"
 GROUP_WAIT = "4s"
-"""Long enough for a test to post two alerts one after the other."""
+"""Long enough for two alerts that were posted at once to be told at once."""
 
 PAYMENTS = {"sloth_id": "payments-errors", "sloth_service": "payments", "team": "payments"}
 CHECKOUT = {"sloth_id": "checkout-errors", "sloth_service": "checkout", "team": "orders"}
@@ -40,23 +40,18 @@ class Alerting:
     stack: Stack
     posted: dict[str, list[Any]] = field(default_factory=lambda: {WEBHOOK: [], SLACK: []})
 
-    def fire(self, name: str, labels: dict[str, str], **annotations: str) -> None:
-        """As Prometheus does it."""
-        self._post(name, labels, annotations, {})
+    def fire(self, *alerts: tuple[str, dict[str, str]], **annotations: str) -> None:
+        """As Prometheus does it: by name and labels, several at once."""
+        self._post(alerts, {"annotations": annotations})
 
-    def heal(self, name: str, labels: dict[str, str]) -> None:
-        """As Prometheus does it: the alert has ended."""
-        self._post(name, labels, {}, {"endsAt": datetime.now(UTC).isoformat()})
+    def heal(self, *alerts: tuple[str, dict[str, str]]) -> None:
+        """As Prometheus does it: the alerts have ended."""
+        self._post(alerts, {"endsAt": datetime.now(UTC).isoformat()})
 
-    def _post(
-        self,
-        name: str,
-        labels: dict[str, str],
-        annotations: dict[str, str],
-        times: dict[str, str],
-    ) -> None:
-        alert = {"labels": {"alertname": name, **labels}, "annotations": annotations, **times}
-        answer = httpx.post(f"{self.stack.url('alertmanager')}/api/v2/alerts", json=[alert])
+    def _post(self, alerts: Sequence[tuple[str, dict[str, str]]], same: dict[str, Any]) -> None:
+        url = f"{self.stack.url('alertmanager')}/api/v2/alerts"
+        body = [{"labels": {"alertname": name, **labels}, **same} for name, labels in alerts]
+        answer = httpx.post(url, json=body, timeout=PATIENT_S)
         assert answer.status_code == 200, answer.text
 
     def told(self, receiver: str) -> list[dict[str, list[str]]]:
@@ -149,14 +144,13 @@ def _receiving(posted: dict[str, list[Any]]) -> Iterator[str]:
 def test_the_pages_of_a_dependency_and_of_its_callers_are_one_notification(
     alerting: Alerting,
 ) -> None:
-    alerting.fire("PaymentsErrors", PAYMENTS | PAGE)
-    alerting.fire("CheckoutErrors", CHECKOUT | PAGE)
+    both = ("PaymentsErrors", PAYMENTS | PAGE), ("CheckoutErrors", CHECKOUT | PAGE)
+    alerting.fire(*both)
 
     alerting.wait_for("on-call", {"firing": ["CheckoutErrors", "PaymentsErrors"]})
     assert len(alerting.told("on-call")) == 1
 
-    alerting.heal("PaymentsErrors", PAYMENTS | PAGE)
-    alerting.heal("CheckoutErrors", CHECKOUT | PAGE)
+    alerting.heal(*both)
 
     def all_resolved() -> bool:
         resolved = [name for each in alerting.told("on-call") for name in each["resolved"]]
@@ -166,10 +160,12 @@ def test_the_pages_of_a_dependency_and_of_its_callers_are_one_notification(
 
 
 def test_a_page_mutes_the_ticket_of_its_own_slo_and_nothing_else(alerting: Alerting) -> None:
-    alerting.fire("CheckoutErrors", CHECKOUT | PAGE)
-    alerting.fire("CheckoutErrors", CHECKOUT | TICKET)
-    alerting.fire("CheckoutSlow", LATENCY | TICKET)
-    alerting.fire("PeerBreakerOpen", CAUSE)
+    alerting.fire(
+        ("CheckoutErrors", CHECKOUT | PAGE),
+        ("CheckoutErrors", CHECKOUT | TICKET),
+        ("CheckoutSlow", LATENCY | TICKET),
+        ("PeerBreakerOpen", CAUSE),
+    )
 
     alerting.wait_for("on-call", {"firing": ["CheckoutErrors"]})
     alerting.wait_for("orders", {"firing": ["CheckoutSlow", "PeerBreakerOpen"]})
@@ -179,7 +175,7 @@ def test_a_page_mutes_the_ticket_of_its_own_slo_and_nothing_else(alerting: Alert
         "PeerBreakerOpen": "firing",
     }
 
-    alerting.heal("CheckoutErrors", CHECKOUT | PAGE)
+    alerting.heal(("CheckoutErrors", CHECKOUT | PAGE))
 
     def ticket_is_told() -> bool:
         return any("CheckoutErrors" in each["firing"] for each in alerting.told("orders"))
@@ -194,8 +190,7 @@ def test_what_is_silenced_is_not_told_until_the_silence_is_over(alerting: Alerti
     assert silenced.returncode == 0, silenced.stderr
     assert silenced.stdout.splitlines()[1] == "nothing it covers fires now"
 
-    alerting.fire("CheckoutSlow", LATENCY | TICKET)
-    alerting.fire("PeerBreakerOpen", CAUSE)
+    alerting.fire(("CheckoutSlow", LATENCY | TICKET), ("PeerBreakerOpen", CAUSE))
     alerting.wait_for("orders", {"firing": ["PeerBreakerOpen"]})
     assert alerting.shown() == {"CheckoutSlow": "silenced", "PeerBreakerOpen": "firing"}
 
@@ -213,7 +208,7 @@ def test_what_is_silenced_is_not_told_until_the_silence_is_over(alerting: Alerti
 def test_a_silence_says_what_it_covers_and_one_that_is_none_is_refused(
     alerting: Alerting,
 ) -> None:
-    alerting.fire("CheckoutSlow", LATENCY | TICKET)
+    alerting.fire(("CheckoutSlow", LATENCY | TICKET))
     run: Callable[..., subprocess.CompletedProcess[str]] = alerting.stack.run
 
     added = json.loads(run("silence", "add", "team=~ord.*", "--comment", "why", "--json").stdout)
@@ -239,8 +234,7 @@ def test_a_person_is_told_how_bad_it_is_what_it_means_and_where_to_look(
     alerting: Alerting,
 ) -> None:
     alerting.fire(
-        "CheckoutErrors",
-        CHECKOUT | PAGE,
+        ("CheckoutErrors", CHECKOUT | PAGE),
         title="(page) checkout errors: the error budget burns too fast",
         summary="checkout errors: 20% of events are bad, 1% may be",
         impact="Customers' orders fail.",
@@ -272,12 +266,12 @@ def test_a_person_is_told_how_bad_it_is_what_it_means_and_where_to_look(
 
 def test_the_stack_has_loaded_every_rule_and_asks_everything(stack: Stack) -> None:
     def evaluated() -> list[dict[str, Any]] | None:
-        answer = httpx.get(f"{stack.url('prometheus')}/api/v1/rules").json()
+        answer = httpx.get(f"{stack.url('prometheus')}/api/v1/rules", timeout=PATIENT_S).json()
         groups: list[dict[str, Any]] = answer["data"]["groups"]
         every = [rule for group in groups for rule in group["rules"]]
         return groups if all(rule["health"] != "unknown" for rule in every) else None
 
-    groups = wait_until(evaluated, what="every rule to have been evaluated", timeout_s=120)
+    groups = wait_until(evaluated, what="every rule to have been evaluated", timeout_s=240)
 
     written = [
         group["name"]
@@ -289,20 +283,21 @@ def test_the_stack_has_loaded_every_rule_and_asks_everything(stack: Stack) -> No
         assert rule["health"] == "ok", (rule["name"], rule.get("lastError"))
 
     def all_up() -> set[str] | None:
-        answer = httpx.get(f"{stack.url('prometheus')}/api/v1/targets").json()
+        answer = httpx.get(f"{stack.url('prometheus')}/api/v1/targets", timeout=PATIENT_S).json()
         targets = answer["data"]["activeTargets"]
         up = all(target["health"] == "up" for target in targets)
         return {target["labels"]["job"] for target in targets} if up else None
 
     jobs = wait_until(all_up, what="every target to be up")
     assert jobs == {"blackbox", "canary", "alertmanager", "prometheus"}
-    known = httpx.get(f"{stack.url('prometheus')}/api/v1/alertmanagers").json()["data"]
+    url = f"{stack.url('prometheus')}/api/v1/alertmanagers"
+    known = httpx.get(url, timeout=PATIENT_S).json()["data"]
     (alertmanager,) = known["activeAlertmanagers"]
     assert alertmanager["url"].startswith(stack.url("alertmanager"))
 
 
 def test_the_stack_tells_of_its_alerting(stack: Stack) -> None:
-    rows = json.loads(stack.run("status", "--json").stdout)["processes"]
+    rows = stack.ready()["processes"]
     ready = {row["name"] for row in rows if row["ready"]}
     assert {"alertmanager", "blackbox", "canary"} <= ready
 
@@ -324,6 +319,7 @@ def test_a_slow_checkout_is_shown_below_the_alert_of_its_slo(stack: Stack) -> No
         answer = httpx.post(
             f"{stack.url('alertmanager')}/api/v2/alerts",
             json=[{**alert, "startsAt": now.isoformat(), "endsAt": end.isoformat()}],
+            timeout=PATIENT_S,
         )
         assert answer.status_code == 200, answer.text
 
@@ -333,7 +329,7 @@ def test_a_slow_checkout_is_shown_below_the_alert_of_its_slo(stack: Stack) -> No
 
     until(now + timedelta(minutes=5))
     try:
-        wait_until(shown, what="the trace of the slow checkout below its alert", timeout_s=60)
+        wait_until(shown, what="the trace of the slow checkout below its alert")
         command = stack.run("alerts", "CheckoutSlow").stdout.splitlines()[-1].split("`")[1]
         assert command.startswith("provectl trace ") or "/provectl trace " in command
         assert stack.run("trace", trace).returncode == 0

@@ -2,8 +2,8 @@
 
 import json
 
-import httpx
 import pytest
+from service_kit.testing import status_of, wait_until
 
 from tests.support.stack import Stack
 
@@ -21,7 +21,7 @@ def test_a_fault_is_set_listed_and_ended(stack: Stack) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("teapot is in force for ")
     url = f"{stack.url('payment')}/api/v1/payments/none-such"
-    assert httpx.get(url).status_code == 418
+    wait_until(lambda: status_of(url) == 418)
 
     shown = stack.run("fault", "list")
     assert shown.returncode == 0, shown.stderr
@@ -33,7 +33,7 @@ def test_a_fault_is_set_listed_and_ended(stack: Stack) -> None:
 
     ended = stack.run("fault", "clear", "teapot")
     assert (ended.returncode, ended.stdout) == (0, "teapot of payment is over\n")
-    assert httpx.get(url).status_code == 404
+    wait_until(lambda: status_of(url) == 404)
     assert stack.run("fault", "list").stdout == "Nothing is broken on purpose.\n"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from service_kit.ports import claim
-from service_kit.testing import Running, running, script, wait_until
+from service_kit.testing import PATIENT_S, Running, running, script, wait_until
 
 from prove import tools
 
@@ -69,7 +69,7 @@ def refused(directory: Path, service: str) -> str:
         cwd=directory.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENT_S,
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -120,13 +120,15 @@ def test_an_order_that_can_not_be_recorded_is_none(tmp_path: Path) -> None:
                 "payment_method": "tok_approve",
             }
             headers = {"Idempotency-Key": key}
-            return httpx.post(orders, json=body, headers=headers, timeout=30)
+            return httpx.post(orders, json=body, headers=headers, timeout=PATIENT_S)
 
         ballast = fill(disk)
         refusal = place("full")
         assert refusal.status_code == 503, refusal.text
         assert refusal.headers["content-type"] == "application/problem+json"
-        assert httpx.get(orders, params={"customer_id": "c"}).json()["items"] == []
+        assert (
+            httpx.get(orders, params={"customer_id": "c"}, timeout=PATIENT_S).json()["items"] == []
+        )
         ballast.unlink()
         # Without peers it is rejected: recorded, so it can be looked up.
         wait_until(lambda: "order_id" in place("room").json(), what="orders are recorded again")
@@ -151,17 +153,17 @@ def test_a_payment_that_can_not_be_recorded_is_not_charged(tmp_path: Path) -> No
                 f"{payment.url}/api/v1/payments",
                 json=body,
                 headers={"Idempotency-Key": key},
-                timeout=30,
+                timeout=PATIENT_S,
             )
 
         ballast = fill(disk)
         refusal = pay("first")
         assert refusal.status_code == 503, refusal.text
         assert refusal.headers["content-type"] == "application/problem+json"
-        assert httpx.get(f"{acquirer.url}/v1/ledger").json()["entries"] == []
+        assert httpx.get(f"{acquirer.url}/v1/ledger", timeout=PATIENT_S).json()["entries"] == []
         ballast.unlink()
         assert wait_until(lambda: pay("first").status_code == 201, what="payments are taken again")
-        assert len(httpx.get(f"{acquirer.url}/v1/ledger").json()["entries"]) == 1
+        assert len(httpx.get(f"{acquirer.url}/v1/ledger", timeout=PATIENT_S).json()["entries"]) == 1
 
 
 def test_a_charge_that_can_not_be_booked_is_not_approved(tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def test_a_charge_that_can_not_be_booked_is_not_approved(tmp_path: Path) -> None
                 "currency": "GBP",
                 "method_token": "tok_approve",
             }
-            return httpx.post(f"{acquirer.url}/v1/charges", json=body, timeout=30)
+            return httpx.post(f"{acquirer.url}/v1/charges", json=body, timeout=PATIENT_S)
 
         ballast = fill(disk)
         refusal = charge()

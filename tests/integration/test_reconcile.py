@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from service_kit import testing
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 from prove import tools
 from tests.support.stack import Stack
@@ -34,16 +34,15 @@ def orders(stack: Stack) -> dict[str, dict[str, Any]]:
         f"{stack.url('product')}/api/v1/products/import",
         headers={"Authorization": f"Bearer {stack.token}"},
         json={"items": [item | {"price_minor": PRICE, "currency": "GBP", "stock": 1000}]},
+        timeout=PATIENT_S,
     )
     assert imported.status_code == 200, imported.text
-    confirmed, cancelled = buy(stack, "tok_approve"), buy(stack, "tok_approve")
-    httpx.post(f"{api(stack)}/{cancelled}/cancel", timeout=60)
-    buy(stack, "tok_decline")
-    listed = httpx.get(api(stack), params={"customer_id": CUSTOMER}).json()["items"]
-    placed = {order["id"]: order for order in listed}
-    assert {confirmed, cancelled} < set(placed)
+    confirmed, cancelled = buy(stack, "tok_approve", 201), buy(stack, "tok_approve", 201)
+    cancel = f"{api(stack)}/{cancelled}/cancel"
+    wait_until(lambda: httpx.post(cancel, timeout=PATIENT_S).is_success, what="the cancellation")
+    declined = buy(stack, "tok_decline", 402)
     ends = {}
-    for order_id in placed:
+    for order_id in (confirmed, cancelled, declined):
         order = wait_until(partial(finished, stack, order_id), what="the order's end")
         ends[order["status"]] = order
     assert set(ends) == FINAL
@@ -57,25 +56,32 @@ def api(stack: Stack) -> str:
     return f"{stack.url('order')}/api/v1/orders"
 
 
-def buy(stack: Stack, method: str) -> str:
-    answer = httpx.post(
-        api(stack),
-        headers={"Idempotency-Key": uuid.uuid4().hex},
-        json={
-            "customer_id": CUSTOMER,
-            "lines": [{"sku": SKU, "quantity": 2}],
-            "payment_method": method,
-        },
-        timeout=60,
-    )
-    return str(answer.json().get("id", ""))
+def buy(stack: Stack, method: str, status: int) -> str:
+    """The id of an order that ended so; asked for under its key while the shop is busy."""
+    key = uuid.uuid4().hex
+
+    def ended() -> str | None:
+        answer = httpx.post(
+            api(stack),
+            headers={"Idempotency-Key": key},
+            json={
+                "customer_id": CUSTOMER,
+                "lines": [{"sku": SKU, "quantity": 2}],
+                "payment_method": method,
+            },
+            timeout=PATIENT_S,
+        )
+        body: dict[str, str] = answer.json()
+        return body.get("order_id") or body["id"] if answer.status_code == status else None
+
+    return wait_until(ended, what=f"an order that is answered with {status}")
 
 
 def finished(stack: Stack, order_id: str) -> dict[str, Any] | None:
     """The order, once no step of it is left in the books."""
     with closing(connect(stack.settings.data_dir / "order.db", "ro")) as books:
         (step,) = books.execute("SELECT step FROM orders WHERE id = ?", [order_id]).fetchone()
-    order: dict[str, Any] = httpx.get(f"{api(stack)}/{order_id}").json()
+    order: dict[str, Any] = httpx.get(f"{api(stack)}/{order_id}", timeout=PATIENT_S).json()
     return order if not step and order["status"] in FINAL else None
 
 

@@ -82,7 +82,7 @@ def prometheus(data: Path) -> Iterator[str]:
 
 def report(*arguments: object) -> str:
     argv = [str(PROVECTL), "slo", "report", *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from service_kit.testing import status_of, wait_until
+from service_kit.testing import PATIENT_S, status_of, wait_until
 
 from prove.injector import journal, processes
 from prove.stack import disks, drill, lifecycle, state
@@ -22,9 +22,11 @@ from prove.stack.settings import on_free_ports
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessState
 from prove.stack.supervisor import Plan
+from tests.support.stack import READY_TIMEOUT_S
 
 TOO_LONG = "much too long"
 """Stands for a body past the limit."""
+PATIENT: dict[str, Any] = {"timeout": PATIENT_S, "trust_env": False}
 STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
 
 
@@ -43,7 +45,12 @@ class Drill:
 
     def __init__(self, home: Path, disk_mb: int = 0) -> None:
         self.settings = on_free_ports(home).model_copy(
-            update={"profile": "drill", "restart_delay_min_s": 0.05, "disk_mb": disk_mb}
+            update={
+                "profile": "drill",
+                "restart_delay_min_s": 0.05,
+                "ready_timeout_s": READY_TIMEOUT_S,
+                "disk_mb": disk_mb,
+            }
         )
         self.home = self.settings.home
         with lifecycle.lock(self.settings) as lock:
@@ -56,7 +63,7 @@ class Drill:
             base_url=self.settings.url(self.settings.injector_port),
             headers={"Authorization": f"Bearer {token}"},
             trust_env=False,
-            timeout=30,
+            timeout=PATIENT_S,
         )
 
     def _specs(self) -> list[ProcessSpec]:
@@ -87,7 +94,7 @@ class Drill:
         return processes.family(self.home, name)
 
     def serves(self, name: str) -> bool:
-        return status_of(self.process(name).ready_url) == 200
+        return status_of(self.process(name).ready_url, timeout_s=30) == 200
 
     def kill_injector(self) -> None:
         """As SIGKILL does it; returns when another is ready."""
@@ -133,8 +140,9 @@ def test_a_killed_process_comes_back(shop: Drill) -> None:
 
 def test_a_stopped_process_goes_on_by_itself_and_on_demand(shop: Drill) -> None:
     members = shop.family("product")
-    shop.begin("p", "pause", ttl_s=2, process="product")
+    shop.begin("p", "pause", process="product")
     assert stopped(members)
+    shop.begin("p", "pause", ttl_s=1, process="product")
     wait_until(lambda: shop.serves("product"), what="the end of its time")
     assert shop.family("product") == members
     shop.begin("p", "pause", process="product")
@@ -193,10 +201,12 @@ def test_what_a_killed_supervisor_left_is_taken_back_by_the_next_start(shop: Dri
 def test_load_comes_in_bursts_and_ends_with_its_lease(shop: Drill, tmp_path: Path) -> None:
     shop.begin("l", "load", kind="checkouts", per_s=10, burst_s=1, retries=1)
     (load,) = processes.of_lease(shop.home, "l")
-    shop.begin("l", "load", ttl_s=1, kind="reads", per_s=1)
+    shop.begin("l", "load", kind="reads", per_s=1)
     assert not state.runs(load)
     (load,) = processes.of_lease(shop.home, "l")
-    wait_until(lambda: not state.runs(load), what="the end of its time")
+    shop.begin("l", "load", ttl_s=1, kind="reads", per_s=1)
+    assert not state.runs(load)
+    wait_until(lambda: not processes.of_lease(shop.home, "l"), what="the end of its time")
     wait_until(lambda: shop.names() == [], what="the list to say so")
 
 
@@ -236,10 +246,10 @@ def test_without_the_token_nothing_is_told_or_done(shop: Drill) -> None:
     wrong = {"Authorization": "Bearer sesame"}
     for headers in ({}, wrong):
         for method, path in (("GET", "/faults"), ("DELETE", "/faults/a"), ("GET", "/pages")):
-            answer = httpx.request(method, f"{url}{path}", headers=headers, trust_env=False)
+            answer = httpx.request(method, f"{url}{path}", headers=headers, **PATIENT)
             assert answer.status_code == 401, answer.text
         body = {"type": "down", "params": {"process": "order"}, "ttl_s": 60}
-        answer = httpx.put(f"{url}/faults/a", json=body, headers=headers, trust_env=False)
+        answer = httpx.put(f"{url}/faults/a", json=body, headers=headers, **PATIENT)
         assert answer.status_code == 401
     assert shop.serves("order")
     log = (shop.settings.logs_dir / "injector.log").read_text()
@@ -257,7 +267,7 @@ def test_without_a_configured_token_there_are_no_faults(tmp_path: Path) -> None:
             wait_until(lambda: status_of(f"{url}/readyz") == 200, what="the injector")
             given = {"Authorization": "Bearer sesame"}
             statuses = [
-                httpx.get(url + path, headers=given, trust_env=False).status_code
+                httpx.get(url + path, headers=given, **PATIENT).status_code
                 for path in ("/faults", "/pages")
             ]
         finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from service_kit.ports import claim
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 from prove.errors import UserError
 from prove.stack import control, lifecycle, state
@@ -19,6 +19,7 @@ from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.stack.state import ProcessState, StackState
 from prove.stack.supervisor import Plan
+from tests.support.stack import READY_TIMEOUT_S
 
 STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
 
@@ -41,7 +42,7 @@ def standin(
 class Home:
     """A stack's home, with the supervisors that were started in it."""
 
-    def __init__(self, path: Path, ready_timeout_s: float = 60) -> None:
+    def __init__(self, path: Path, ready_timeout_s: float = READY_TIMEOUT_S) -> None:
         self.settings = StackSettings(
             home=path, restart_delay_min_s=0.05, ready_timeout_s=ready_timeout_s
         )
@@ -192,7 +193,7 @@ def test_second_signal_stops_at_once(home: Home) -> None:
     supervisor.terminate()
     wait_until(lambda: home.process("a").phase == "stopping", what="the stop to begin")
     supervisor.terminate()
-    assert supervisor.wait(timeout=60) == 0
+    assert supervisor.wait(PATIENT_S) == 0
     assert state.leftovers(home.path) == []
 
 

@@ -22,7 +22,7 @@ from prove.tools import ensure
 # One set of servers, so one worker.
 pytestmark = pytest.mark.xdist_group("telemetry-pipeline")
 
-DEADLINE_S = 60
+DEADLINE_S = 240
 CARD = "4111111111111111"
 GROUPED_CARD = "5500 0000 0000 0004"
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def running(home: Path) -> Iterator[Pipeline]:
     specs = [spec for spec in observability.processes(settings, binaries) if spec.name in servers]
     settings.data_dir.mkdir(parents=True)
     with ExitStack() as stack:
-        http = stack.enter_context(httpx.Client(timeout=5))
+        http = stack.enter_context(httpx.Client(timeout=60))
         processes = {}
         for spec in specs:
             log = stack.enter_context((home / f"{spec.name}.log").open("wb"))

@@ -9,6 +9,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from service_kit.testing import wait_until
 
 from prove.stack import state
 from prove.stack.settings import StackSettings, on_free_ports
@@ -18,7 +21,9 @@ SHARED = "PROVE_TEST_SHARED"
 """Environment variable: the directory that all workers of a run share."""
 
 PROVECTL = Path(sys.executable).with_name("provectl")
-RUN_TIMEOUT_S = 240
+RUN_TIMEOUT_S = 400
+READY_TIMEOUT_S = 300
+"""Of each process of a stack; the usual minute is too short for a machine that runs several."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Stack:
     @classmethod
     def at(cls, home: Path) -> "Stack":
         """A stack in `home` with ports of its own; not started."""
-        return cls(on_free_ports(home))
+        return cls(on_free_ports(home).model_copy(update={"ready_timeout_s": READY_TIMEOUT_S}))
 
     @classmethod
     def shared(cls, directory: Path) -> "Stack":
@@ -97,6 +102,31 @@ class Stack:
         with self.start(*arguments, env=env) as process:
             out, err = process.communicate(timeout=RUN_TIMEOUT_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def buy(self, *arguments: str) -> dict[str, Any]:
+        """The report of an order that is confirmed: placed as often as a busy shop makes it.
+
+        That refuses orders which it can't end in time, and rests from what fails.
+        """
+
+        def confirmed() -> dict[str, Any] | None:
+            done = self.run("buy", "--json", "--timeout", "30s", *arguments)
+            assert done.returncode in (0, 1) or " 503" in done.stderr, done.stderr
+            report: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
+            assert (done.returncode == 0) == report.get("confirmed", False), done.stderr
+            return report if done.returncode == 0 else None
+
+        return wait_until(confirmed, what="an order that is confirmed", timeout_s=RUN_TIMEOUT_S)
+
+    def ready(self) -> dict[str, Any]:
+        """The report of `status`, once all is ready: a busy process may miss a probe."""
+
+        def all_ready() -> dict[str, Any] | None:
+            done = self.run("status", "--json")
+            report: dict[str, Any] = json.loads(done.stdout)
+            return report if done.returncode == 0 else None
+
+        return wait_until(all_ready, what="everything to be ready")
 
 
 def _hear_signals() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from prove.stack import state
-from tests.support.stack import PROVECTL
+from tests.support.stack import PROVECTL, READY_TIMEOUT_S
 
 TIMEOUT_S = 900
 
@@ -20,7 +20,7 @@ TIMEOUT_S = 900
 def verify(home: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
     with subprocess.Popen(
         [PROVECTL, "verify", *arguments],
-        env={**os.environ, "PROVE_HOME": str(home)},
+        env={**os.environ, "PROVE_HOME": str(home), "PROVE_READY_TIMEOUT_S": str(READY_TIMEOUT_S)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,7 +22,7 @@ RECEIVERS = sorted((SOURCE / "alertmanager" / "receivers").glob("*.yaml"))
 def amtool(*arguments: str | Path) -> str:
     """Its output; fails when it does."""
     binary = ensure("alertmanager")["amtool"]
-    done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -44,7 +44,7 @@ def test_prometheus_and_alertmanager_take_their_configuration(profile: str, tmp_
         [promtool, "check", "config", config / configs.PROMETHEUS],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 rule files found" in done.stdout

@@ -113,7 +113,7 @@ def test_an_order_that_is_taken_is_success_and_a_refused_one_is_not(
 
 
 def test_no_answer_in_time_is_no_success() -> None:
-    (outcome,) = probe(FakeShop(statuses=[0]), timeout_s=0.2)
+    (outcome,) = probe(FakeShop(statuses=[0]), timeout_s=2)
 
     assert outcome
     assert (outcome.success, outcome.reason) == (False, "no answer in time")
@@ -201,7 +201,7 @@ def test_what_was_left_standing_is_cancelled_but_not_what_is_just_being_placed()
                 await asyncio.sleep(0.01)
             running.cancel()
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 120))
     assert not {"young", "done", "refused"} & set(shop.cancelled)
 
 

@@ -179,7 +179,7 @@ def run(directory: Path, series: dict[str, str], checks: list[dict[str, Any]]) -
     )
     promtool = ensure("prometheus")["promtool"]
     done = subprocess.run(
-        [promtool, "test", "rules", file], capture_output=True, text=True, timeout=120
+        [promtool, "test", "rules", file], capture_output=True, text=True, timeout=400
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 

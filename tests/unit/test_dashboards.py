@@ -284,7 +284,7 @@ def grafana(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[st
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -60,7 +60,7 @@ def run(
         [ensure("prometheus")["promtool"], "test", "rules", file],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 

@@ -139,7 +139,7 @@ def test_error_ratios_are_what_the_queries_say(name: str, tmp_path: Path) -> Non
     promtool = ensure("prometheus")["promtool"]
 
     done = subprocess.run(
-        [promtool, "test", "rules", file], capture_output=True, text=True, timeout=120
+        [promtool, "test", "rules", file], capture_output=True, text=True, timeout=400
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -139,7 +139,7 @@ def with_leases(
         await leases.recover()
         running = asyncio.create_task(leases.run())
         try:
-            await asyncio.wait_for(use(leases, effects, clock), 30)
+            await asyncio.wait_for(use(leases, effects, clock), 120)
         finally:
             running.cancel()
             await leases.close()

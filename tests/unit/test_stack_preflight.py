@@ -81,6 +81,29 @@ def test_missing_go_matters_only_while_something_is_to_be_built(
     assert preflight.go().ok
 
 
+def test_the_first_build_needs_more_room_than_a_built_stack(
+    settings: StackSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("go"):
+        pytest.skip("Go is not installed")
+    monkeypatch.setenv("GOCACHE", str(tmp_path / "go" / "build"))
+    monkeypatch.setenv("GOMODCACHE", str(tmp_path / "go" / "modules"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 2**40, 6 * 2**30))
+    assert preflight.disk(settings).ok
+    assert preflight.cache().ok
+    monkeypatch.setattr(tools, "find", lambda _: None)
+    (check,) = preflight.build()
+    assert not check.ok
+    assert check.detail == (
+        f"only 6,144 MiB free in {tmp_path}/go/modules, and {8 * 1024 + 512:,} MiB are needed"
+    )
+    assert "set GOMODCACHE to a directory on another disk" in check.remedy
+    monkeypatch.setattr(tools, "find", lambda program: program.name not in tools.SERVICES or None)
+    assert all(check.ok for check in preflight.build())
+    monkeypatch.setattr(tools, "find", lambda _: object())
+    assert not list(preflight.build())
+
+
 def test_a_state_file_without_a_stack_is_stale(settings: StackSettings) -> None:
     assert preflight.stack(settings).ok
     settings.run_dir.mkdir(parents=True)

@@ -19,7 +19,7 @@ import pytest
 from prove.errors import UserError
 from prove.tools import TOOLS, Binary, Program, builder, cache_dir, ensure, find, verify
 
-DEADLINE_S = 60
+DEADLINE_S = 240
 GO = shutil.which("go")
 HELLO = Program(
     name="hello",

@@ -31,7 +31,7 @@ PURCHASE = Purchase(
     key="key-0",
     lines=(("SKU-0001", 2),),
     method="tok_approve",
-    timeout_s=10,
+    timeout_s=120,
     double=False,
     cancel_after_s=None,
 )
@@ -173,7 +173,7 @@ def test_what_is_open_is_asked_again_under_its_key(tmp_path: Path) -> None:
         over.set()
         return problem(402, "declined", order_id="order-1")
 
-    buy(file, [replace(PURCHASE, timeout_s=0.2)], order)
+    buy(file, [replace(PURCHASE, timeout_s=3)], order)
 
     events = history.read(file)
     ends = [(event.status, event.type) for event in events if event.type != "invoke"]

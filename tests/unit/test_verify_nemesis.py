@@ -116,7 +116,10 @@ def test_a_single_worker_is_killed_alone(shop: Shop, service: psutil.Process) ->
     assert state.runs(service)
 
 
-def test_a_crash_point_that_is_passed_counts_as_a_kill(shop: Shop, service: psutil.Process) -> None:
+def test_a_crash_point_that_is_passed_counts_as_a_kill(
+    shop: Shop, service: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nemesis, "CRASH_POINT_S", 120.0)
     armed = shop.setup.crash_dir / "order.charge.after"
 
     def pass_it() -> None:

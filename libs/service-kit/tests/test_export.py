@@ -38,7 +38,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 from service_kit import export, spans
-from service_kit.testing import free_port
+from service_kit.testing import PATIENT_S, free_port
 
 # Slow machines are not a failure.
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -409,7 +409,7 @@ def test_a_full_queue_drops_counts_and_blocks_nobody(
     provider = spans.TracerProvider(RESOURCES[0], processor)
     tracer = provider.get_tracer("t")
     tracer.start_span("first").end()
-    assert exporter.busy.wait(30)
+    assert exporter.busy.wait(PATIENT_S)
     for _ in range(6):
         tracer.start_span("later").end()
     assert points(reader, "otel.sdk.processor.span.processed")["queue_full"] == 2

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from service_kit import faultanswers, faults
 from service_kit.faultmodel import Fault, Lease, any_fault, plain_fault, product_fault
 from service_kit.faults import Active, Effect, Facts, LeaseStore, bucket, decide
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 ABOUT = Facts(frozenset({"A", "B"}), frozenset({"toys"}), "c1", "k")
 
@@ -84,7 +84,8 @@ def test_a_ramp_goes_from_one_delay_to_the_other() -> None:
 def test_what_is_held_goes_on_when_the_lease_ends(tmp_path: Path, kind: str, end: str) -> None:
     path = tmp_path / "faults.json"
     store = LeaseStore(path)
-    held = put(store, "hang", ttl_s=1 if end == "over" else 900).lease
+    # May be over before it is held: that must end as well.
+    held = store.put("x", lease("hang", ttl_s=1 if end == "over" else 900).fault)
     thread = threading.Thread(
         target=(lambda: asyncio.run(store.hold_async(held)))
         if kind == "event loop"
@@ -97,7 +98,7 @@ def test_what_is_held_goes_on_when_the_lease_ends(tmp_path: Path, kind: str, end
         path.unlink()
     elif end == "set anew":
         put(LeaseStore(path), "hang", ttl_s=800)
-    thread.join(30)
+    thread.join(PATIENT_S)
     assert not thread.is_alive()
 
 

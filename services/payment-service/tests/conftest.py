@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_kit.testing import Running
+from service_kit.testing import PATIENT_S, Running
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what the tests share
 
@@ -45,7 +45,7 @@ def launched(
 
 @pytest.fixture(scope="module")
 def api(launched: tuple[Running, Running]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=launched[0].url, timeout=40) as client:
+    with httpx.Client(base_url=launched[0].url, timeout=PATIENT_S) as client:
         yield client
 
 

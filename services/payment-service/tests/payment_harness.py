@@ -2,14 +2,14 @@
 
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 from service_kit import testing
-from service_kit.testing import Running
+from service_kit.testing import PATIENT_S, Running, wait_until
 
 TOKEN = "test-admin-token"
 
@@ -42,6 +42,7 @@ def run_payment(
         "ADMIN_TOKEN": TOKEN,
         "ACQUIRER_URL": acquirer.url,
         "WORKER_POLL_S": "0.2",
+        "SHUTDOWN_GRACE_S": "100",
         **env,
     }
     return testing.running(command, env, testing.free_port(), directory)
@@ -74,13 +75,26 @@ def cancel(
     return api.post("/api/v1/payments/cancel", headers=headers, json=body(**fields))
 
 
+def settled(ask: Callable[..., httpx.Response], *arguments: Any, **fields: Any) -> httpx.Response:
+    """The answer that is final, of `pay` or `cancel`, asked as often as it takes.
+
+    202 says that the outcome is not known yet, 503 that the service is busy and has begun nothing.
+    """
+
+    def final() -> httpx.Response | None:
+        answer = ask(*arguments, **fields)
+        return None if answer.status_code in (202, 503) else answer
+
+    return wait_until(final, what="a final answer")
+
+
 def ledger(acquirer: Running, key: str | None = None) -> list[dict[str, Any]]:
     """What the acquirer has booked: its own account, not ours."""
     entries: list[dict[str, Any]] = []
     after: int | None = 0
     while after is not None:
         query = f"{acquirer.url}/v1/ledger?after={after}&limit=1000"
-        page = httpx.get(query, timeout=10).raise_for_status().json()
+        page = httpx.get(query, timeout=PATIENT_S).raise_for_status().json()
         entries += page["entries"]
         after = page["next"]
     return [entry for entry in entries if key in (None, entry["charge_key"])]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from payment_harness import ledger, net, pay, run_payment
-from service_kit.testing import Running
+from payment_harness import ledger, net, pay, run_payment, settled
+from service_kit.testing import PATIENT_S, Running
 
 Garbage = tuple[int, str, bytes]
 
@@ -31,14 +31,14 @@ class HalfBrokenProxy:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.answer(httpx.get(acquirer.url + self.path, timeout=10))
+                self.answer(httpx.get(acquirer.url + self.path, timeout=PATIENT_S))
 
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["content-length"]))
                 if proxy.hands_on or not proxy.garbage:
                     headers = {"content-type": self.headers["content-type"]}
                     url = acquirer.url + self.path
-                    answer = httpx.post(url, content=content, headers=headers, timeout=10)
+                    answer = httpx.post(url, content=content, headers=headers, timeout=PATIENT_S)
                 if proxy.garbage:
                     self.send(*proxy.garbage.pop(0))
                 else:
@@ -82,7 +82,7 @@ def broken(
     with (
         HalfBrokenProxy(acquirer, []) as proxy,
         run_payment(directory, proxy) as service,
-        httpx.Client(base_url=service.url, timeout=40) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
     ):
         yield client, proxy, acquirer
 
@@ -118,7 +118,7 @@ ALIEN: dict[str, Garbage] = {
 def test_what_was_booked_is_captured_whatever_was_answered(broken: Broken, name: str) -> None:
     client, proxy, acquirer = broken
     proxy.garbage, proxy.hands_on = [ALIEN[name]], True
-    answer = pay(client, name, headers={"Prefer": "wait=30"})
+    answer = settled(pay, client, name, headers={"Prefer": "wait=30"})
     assert (answer.status_code, answer.json()["status"]) == (201, "captured")
     assert net(acquirer, answer.json()["id"]) == (1, 1250)
 
@@ -127,7 +127,8 @@ def test_what_was_booked_is_captured_whatever_was_answered(broken: Broken, name:
 def test_who_answers_for_the_acquirer_is_not_believed(broken: Broken, name: str) -> None:
     client, proxy, acquirer = broken
     proxy.garbage, proxy.hands_on = [ALIEN[name]], False
-    answer = pay(client, f"not handed on: {name}", headers={"Prefer": "wait=30"})
+    key = f"not handed on: {name}"
+    answer = settled(pay, client, key, headers={"Prefer": "wait=30"})
     assert (answer.status_code, answer.json()["status"]) == (201, "captured")
     assert net(acquirer, answer.json()["id"]) == (1, 1250)
 
@@ -135,7 +136,7 @@ def test_who_answers_for_the_acquirer_is_not_believed(broken: Broken, name: str)
 def test_the_acquirers_own_refusal_is_final(broken: Broken) -> None:
     client, proxy, acquirer = broken
     proxy.garbage, proxy.hands_on = [of_the_acquirer(422, "validation")], False
-    first, again = pay(client, "refused"), pay(client, "refused")
+    first, again = settled(pay, client, "refused"), pay(client, "refused")
     assert first.status_code == again.status_code == 402
     assert first.json()["reason"] == "refused"
     assert ledger(acquirer, first.json()["payment_id"]) == []

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from payment_harness import cancel, ledger, net, pay, run_acquirer, run_payment
+from payment_harness import cancel, ledger, net, pay, run_acquirer, run_payment, settled
 from service_kit import testing
-from service_kit.testing import Running, free_port, wait_until
+from service_kit.testing import PATIENT_S, Running, free_port, wait_until
 
 Pair = tuple[Running, Running]
 NOW = {"Prefer": "wait=0"}
@@ -44,9 +44,9 @@ def test_a_charge_that_comes_after_its_cancel_never_reaches_the_acquirer(
 
 
 def test_what_was_captured_is_refunded_once(api: httpx.Client, launched: Pair, key: str) -> None:
-    charged = pay(api, key)
+    charged = settled(pay, api, key)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: cancel(api, key), range(8)))
+        answers = list(pool.map(lambda _: settled(cancel, api, key), range(8)))
     assert {(a.status_code, a.json()["status"]) for a in answers} == {(200, "refunded")}
     kinds = [entry["kind"] for entry in ledger(launched[1], charged.json()["id"])]
     assert kinds == ["charge", "refund"]
@@ -54,7 +54,7 @@ def test_what_was_captured_is_refunded_once(api: httpx.Client, launched: Pair, k
 
 
 def test_what_was_declined_stays_so(api: httpx.Client, key: str) -> None:
-    assert pay(api, key, method="tok_decline").status_code == 402
+    assert settled(pay, api, key, method="tok_decline").status_code == 402
     answer = cancel(api, key, method="tok_decline")
     assert (answer.status_code, answer.json()["status"]) == (200, "declined")
 
@@ -76,21 +76,35 @@ def test_a_charge_in_flight_ends_refunded(
     first = cancel(api, key, method=token, headers=NOW)
     assert first.status_code in (200, 202)
     assert first.headers.get("location") in (None, f"/api/v1/payments/{payment_id}")
-    last = cancel(api, key, method=token, headers=LATER)
+    last = settled(cancel, api, key, method=token, headers=LATER)
     assert (last.status_code, last.json()["status"]) == (200, "refunded")
     assert net(launched[1], payment_id) == (1, 0)
 
 
-def test_who_waits_for_a_charge_hears_of_its_cancel(api: httpx.Client, key: str) -> None:
+def test_who_waits_for_a_charge_hears_of_its_cancel(
+    acquirer_binary: str, tmp_path: Path, key: str
+) -> None:
     slow: dict[str, Any] = {"method": "tok_slow", "order": key}
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(pay, api, key, **slow)
-        wait_until(lambda: api.get("/api/v1/payments", params={"order_id": key}).json()["items"])
-        begun = cancel(api, key, headers=NOW, **slow)
+    port = free_port()
+    with (
+        run_acquirer(acquirer_binary, tmp_path, port, SLOW_MS="600000") as acquirer,
+        run_payment(tmp_path, acquirer, ACQUIRER_TIMEOUT_S="60", WORKER_LEASE_S="61") as service,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(pay, client, key, headers=LATER, **slow)
+        listed = {"order_id": key}
+        wait_until(lambda: client.get("/api/v1/payments", params=listed).json()["items"])
+        wait_until(lambda: ledger(acquirer), what="the charge to be booked")
+        begun = cancel(client, key, headers=NOW, **slow)
         assert (begun.status_code, begun.json()["status"]) == (202, "cancelling")
         assert is_problem(waiting.result(), 409, "cancelled")
-    assert cancel(api, key, headers=LATER, **slow).json()["status"] == "refunded"
-    assert is_problem(pay(api, key, **slow), 409, "cancelled")
+        acquirer.process.kill()  # what it was asked is asked again, of one that answers
+        acquirer.process.wait()
+        with run_acquirer(acquirer_binary, tmp_path, port):
+            last = settled(cancel, client, key, headers=LATER, **slow)
+            assert last.json()["status"] == "refunded"
+            assert is_problem(pay(client, key, **slow), 409, "cancelled")
 
 
 def test_nobody_but_the_charge_itself_can_be_cancelled(api: httpx.Client) -> None:
@@ -108,7 +122,7 @@ def test_a_cancel_without_an_acquirer_is_done_when_it_comes_back(
         pass
     with (
         run_payment(tmp_path, acquirer) as service,
-        httpx.Client(base_url=service.url, timeout=40) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
     ):
         payment_id = pay(client, "k", headers=NOW).json()["id"]
         pending = cancel(client, "k", headers=NOW)
@@ -117,7 +131,7 @@ def test_a_cancel_without_an_acquirer_is_done_when_it_comes_back(
         refund = client.post(f"/api/v1/payments/{payment_id}/refund")
         assert is_problem(refund, 409, "not-refundable")
         with run_acquirer(acquirer_binary, tmp_path, port) as acquirer:
-            done = cancel(client, "k", headers=LATER)
+            done = settled(cancel, client, "k", headers=LATER)
             assert (done.status_code, done.json()["status"]) == (200, "refunded")
             assert net(acquirer, payment_id) == (1, 0)
 
@@ -139,17 +153,19 @@ def test_charges_and_cancels_at_once_in_several_processes(
     purchases = [(f"k{n}", tokens[n % 4]) for n in range(24)]
     with run_payment(tmp_path, acquirer, **env) as service:
         with (
-            httpx.Client(base_url=service.url, timeout=40) as client,
+            httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
             concurrent.futures.ThreadPoolExecutor(16) as pool,
         ):
             calls = [
-                pool.submit(call, client, key, method=token, headers=LATER)
+                pool.submit(settled, call, client, key, method=token, headers=LATER)
                 for key, token in purchases
                 for call in (pay, cancel, pay, cancel)
             ]
             statuses = {call.result().status_code for call in calls}
             assert statuses <= {200, 201, 402, 409}
-            last = [cancel(client, k, method=token, headers=LATER) for k, token in purchases]
+            last = [
+                settled(cancel, client, k, method=token, headers=LATER) for k, token in purchases
+            ]
         assert {answer.status_code for answer in last} == {200}
         final = {answer.json()["status"] for answer in last}
         assert final <= {"cancelled", "refunded", "declined"}

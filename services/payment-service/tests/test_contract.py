@@ -81,8 +81,8 @@ def test_who_does_not_wait_gets_202_and_the_charge_goes_on(
     "headers",
     [
         {"Prefer": "respond-async, wait=0"},
-        {"x-envoy-expected-rq-timeout-ms": "200"},
-        {"x-envoy-expected-rq-timeout-ms": "200", "Prefer": "wait=30"},
+        {"x-envoy-expected-rq-timeout-ms": "700"},
+        {"x-envoy-expected-rq-timeout-ms": "700", "Prefer": "wait=30"},
     ],
 )
 def test_the_wait_is_bounded_by_the_caller(api: httpx.Client, headers: dict[str, str]) -> None:

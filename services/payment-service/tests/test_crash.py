@@ -7,19 +7,18 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from payment_harness import body, ledger, pay, rows, run_acquirer, run_payment
+from payment_harness import ledger, pay, rows, run_acquirer, run_payment, settled
 from service_kit import testing
-from service_kit.testing import Running, free_port, wait_until
+from service_kit.testing import PATIENT_S, Running, free_port, status_of, wait_until
 
 LEASE = {"ACQUIRER_TIMEOUT_S": "1.8", "WORKER_LEASE_S": "2"}
 
 
 def api_of(service: Running) -> httpx.Client:
-    return httpx.Client(base_url=service.url, timeout=40)
+    return httpx.Client(base_url=service.url, timeout=PATIENT_S)
 
 
 def start_slow_charge(service: Running, acquirer: Running, key: str) -> str:
@@ -37,21 +36,27 @@ def kill(service: Running) -> None:
 
 
 def status(service: Running, payment_id: str) -> str:
-    answer = httpx.get(f"{service.url}/api/v1/payments/{payment_id}", timeout=10)
+    answer = httpx.get(f"{service.url}/api/v1/payments/{payment_id}", timeout=PATIENT_S)
     return str(answer.json()["status"])
 
 
-def test_a_killed_service_settles_after_its_restart(acquirer: Running, tmp_path: Path) -> None:
-    with run_payment(tmp_path, acquirer, **LEASE) as service:
+def test_a_killed_service_settles_after_its_restart(acquirer_binary: str, tmp_path: Path) -> None:
+    with (
+        run_acquirer(acquirer_binary, tmp_path, SLOW_MS="600000") as acquirer,
+        run_payment(tmp_path, acquirer, **LEASE) as service,
+    ):
         payment_id = start_slow_charge(service, acquirer, "crash")
         kill(service)
     assert [row["status"] for row in rows(tmp_path)] == ["pending"]
-    with run_payment(tmp_path, acquirer, **LEASE) as service:
+    with (
+        run_acquirer(acquirer_binary, tmp_path) as acquirer,
+        run_payment(tmp_path, acquirer, **LEASE) as service,
+    ):
         wait_until(lambda: status(service, payment_id) == "captured")
         with api_of(service) as client:
             again = pay(client, "crash", method="tok_slow")
         assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
-    assert len(ledger(acquirer, payment_id)) == 1
+        assert len(ledger(acquirer, payment_id)) == 1
 
 
 def test_even_a_lost_database_does_not_charge_twice(acquirer: Running, tmp_path: Path) -> None:
@@ -60,7 +65,7 @@ def test_even_a_lost_database_does_not_charge_twice(acquirer: Running, tmp_path:
         directory = tmp_path / name
         directory.mkdir()
         with run_payment(directory, acquirer) as service, api_of(service) as client:
-            ids.append(pay(client, "same").json()["id"])
+            ids.append(settled(pay, client, "same").json()["id"])
     assert ids[0] == ids[1]
     assert len(ledger(acquirer, ids[0])) == 1
 
@@ -88,7 +93,7 @@ def test_a_refund_cut_off_by_a_kill_is_finished(acquirer_binary: str, tmp_path: 
         run_payment(tmp_path, acquirer) as service,
         api_of(service) as client,
     ):
-        charged = pay(client, "k")
+        charged = settled(pay, client, "k")
         payment_id = charged.json()["id"]
         kill(acquirer)
         url = f"{charged.headers['location']}/refund"
@@ -130,7 +135,7 @@ def test_several_processes_share_one_database(
         ):
             tokens = ["tok_approve", "tok_unknown", "tok_slow"] * 20
             calls = [
-                pool.submit(pay, client, f"k{n}", method=token, headers={"Prefer": "wait=15"})
+                pool.submit(settled, pay, client, f"k{n}", method=token)
                 for n, token in enumerate(tokens)
             ]
             answers = [call.result() for call in calls]
@@ -142,7 +147,7 @@ def test_several_processes_share_one_database(
             wait_until(lambda: len(children.read_text().split()) == 3)
             wait_until(lambda: str(victim) not in children.read_text().split())
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(20) == 0
+        assert service.process.wait(PATIENT_S) == 0
     booked = ledger(acquirer)
     assert len(booked) == len({entry["key"] for entry in booked}) == 60
 
@@ -157,24 +162,25 @@ def test_sigterm_lets_the_waiting_finish_and_exits_0(acquirer: Running, tmp_path
         wait_until(lambda: ledger(acquirer))
         service.process.send_signal(signal.SIGTERM)
         assert waiting.result().status_code == 201
-        assert service.process.wait(20) == 0
+        assert service.process.wait(PATIENT_S) == 0
         assert "Traceback" not in service.logs()
 
 
 def test_readiness_goes_first(acquirer: Running, tmp_path: Path) -> None:
-    with run_payment(tmp_path, acquirer, SHUTDOWN_DELAY_S="2") as service:
+    with run_payment(tmp_path, acquirer, SHUTDOWN_DELAY_S="8") as service:
         service.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
-        assert httpx.get(f"{service.url}/livez", timeout=5).status_code == 200
+        # The delay is the time there is for seeing both.
+        wait_until(lambda: status_of(f"{service.url}/readyz") == 503)
+        assert status_of(f"{service.url}/livez", PATIENT_S) == 200
         with api_of(service) as client:
-            assert pay(client, "still-served").status_code == 201
-        assert service.process.wait(20) == 0
+            assert settled(pay, client, "still-served").status_code == 201
+        assert service.process.wait(PATIENT_S) == 0
 
 
 def test_more_than_can_be_done_is_refused_not_queued(acquirer: Running, tmp_path: Path) -> None:
     with (
         run_payment(tmp_path, acquirer) as service,
-        httpx.Client(base_url=service.url, timeout=40, limits=httpx.Limits()) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S, limits=httpx.Limits()) as client,
         concurrent.futures.ThreadPoolExecutor(100) as pool,
     ):
         lock = sqlite3.connect(tmp_path / "payment.db", isolation_level=None)
@@ -187,7 +193,7 @@ def test_more_than_can_be_done_is_refused_not_queued(acquirer: Running, tmp_path
         refused = [answer for answer in answers if answer.status_code == 503]
         assert len(refused) >= 36
         assert {answer.headers["retry-after"] for answer in refused} == {"1"}
-        assert {pay(client, f"k{n}").status_code for n in range(100)} == {201}
+        assert {settled(pay, client, f"k{n}").status_code for n in range(100)} == {201}
     assert len(ledger(acquirer)) == 100
 
 
@@ -201,7 +207,7 @@ def test_a_locked_database_is_503_and_nothing_is_charged(acquirer: Running, tmp_
         lock.execute("ROLLBACK")
         lock.close()
         assert ledger(acquirer) == []
-        assert pay(client, "k").status_code == 201
+        assert settled(pay, client, "k").status_code == 201
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -216,13 +222,11 @@ def test_a_second_signal_exits_at_once(acquirer_binary: str, tmp_path: Path, wor
             ACQUIRER_TIMEOUT_S="60",
             WORKER_LEASE_S="61",
         ) as service,
+        api_of(service) as client,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
     ):
-        request: dict[str, Any] = {
-            "json": body("tok_slow"),
-            "headers": {"Idempotency-Key": "k"},
-        }
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{service.url}/api/v1/payments", timeout=0.5, **request)
+        pool.submit(pay, client, "k", method="tok_slow", headers={"Prefer": "wait=30"})
+        wait_until(lambda: ledger(acquirer), what="the charge to be booked")
         service.process.send_signal(signal.SIGTERM)
 
         def exited() -> bool:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from payment_harness import TOKEN, pay, run_payment
-from service_kit.testing import Running, wait_until
+from service_kit.testing import PATIENT_S, Running, wait_until
 
 NAMES = [
     "payment-latency",
@@ -28,7 +28,7 @@ NAMES = [
 @pytest.fixture
 def admin(launched: tuple[Running, Running]) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=launched[0].url, headers=headers, timeout=40) as client:
+    with httpx.Client(base_url=launched[0].url, headers=headers, timeout=PATIENT_S) as client:
         yield client
         for lease in client.get("/faults").json()["items"]:
             client.delete(f"/faults/{lease['name']}")
@@ -52,7 +52,8 @@ def test_without_a_configured_token_there_is_nothing(
     directory = tmp_path_factory.mktemp("open")
     with run_payment(directory, launched[1], ADMIN_TOKEN="") as service:
         for path in ("/incidents", "/faults"):
-            response = httpx.get(service.url + path, headers={"Authorization": "Bearer x"})
+            headers = {"Authorization": "Bearer x"}
+            response = httpx.get(service.url + path, headers=headers, timeout=PATIENT_S)
             assert response.status_code == 404
 
 
@@ -95,11 +96,11 @@ def test_a_brownout_is_two_leases(admin: httpx.Client) -> None:
 
 
 def test_latency_waits_and_ends_by_itself(admin: httpx.Client) -> None:
-    request = {"ttl_s": 5, "params": {"mean_ms": 30000, "stddev_ms": 0}}
+    request = {"ttl_s": 10, "params": {"mean_ms": 30000, "stddev_ms": 0}}
     admin.post("/incidents/payment-latency/start", json=request)
     with (
         httpx.Client(base_url=admin.base_url, timeout=0.3) as hasty,
-        pytest.raises(httpx.ReadTimeout),
+        pytest.raises(httpx.TimeoutException),
     ):
         pay(hasty, "delayed")
     wait_until(lambda: admin.get("/faults").json()["items"] == [])
@@ -177,7 +178,7 @@ def test_a_hang_ends_when_its_entry_in_the_file_does(
         assert not held.done()
         file = launched[0].log.parent / "faults-payment-service.json"
         file.unlink()
-        assert held.result(30).status_code == 201
+        assert held.result(PATIENT_S).status_code == 201
 
 
 def test_an_answer_drips_and_is_whole(admin: httpx.Client) -> None:
@@ -211,7 +212,7 @@ def test_without_a_connection_there_is_no_payment_and_then_there_is(admin: httpx
 
 def _ready(client: httpx.Client) -> bool:
     try:
-        return client.get("/readyz", timeout=0.5).status_code == 200
+        return client.get("/readyz", timeout=10).status_code == 200
     except httpx.TimeoutException:
         return False
 
@@ -223,23 +224,23 @@ def test_a_crash_takes_the_process_and_a_crash_loop_the_next(
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with (
         run_payment(directory, launched[1], WEB_CONCURRENCY="2") as service,
-        httpx.Client(base_url=service.url, headers=headers, timeout=40) as client,
+        httpx.Client(base_url=service.url, headers=headers, timeout=PATIENT_S) as client,
     ):
         put(client, "crash", match={"method": "POST"})
         with pytest.raises(httpx.TransportError):
             pay(client, "crash")
         wait_until(lambda: "worker died" in service.logs())
         client.delete("/faults/mine")
-        wait_until(lambda: pay(client, "crash").status_code == 201)
+        # A worker looks for leases now and then: for a moment one may still crash.
+        wait_until(lambda: _pays(client))
         put(client, "crash-loop", params={"after_s": 1})
         wait_until(lambda: service.logs().count("worker died") > 3)
         (directory / "faults-payment-service.json").unlink()
-        wait_until(lambda: _alive(client))
-        assert pay(client, "again").status_code == 201
+        wait_until(lambda: _pays(client))
 
 
-def _alive(client: httpx.Client) -> bool:
+def _pays(client: httpx.Client) -> bool:
     try:
-        return all(client.get("/readyz").status_code == 200 for _ in range(3))
+        return pay(client, "crash").status_code == 201
     except httpx.TransportError:
         return False

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
-from payment_harness import TOKEN, ledger, pay, run_acquirer, run_payment
-from service_kit.testing import Running, wait_until
+from payment_harness import TOKEN, ledger, pay, run_acquirer, run_payment, settled
+from service_kit.testing import PATIENT_S, Running, wait_until
 
 Launched = tuple[httpx.Client, Running]
 
@@ -24,14 +24,14 @@ def shop(acquirer_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 WORKER_LEASE_S="1",
             )
         )
-        client = stack.enter_context(httpx.Client(base_url=service.url, timeout=40))
+        client = stack.enter_context(httpx.Client(base_url=service.url, timeout=PATIENT_S))
         yield client, acquirer
 
 
 @pytest.fixture
 def play(shop: Launched) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=shop[1].url, headers=headers) as admin:
+    with httpx.Client(base_url=shop[1].url, headers=headers, timeout=PATIENT_S) as admin:
         yield admin
         admin.delete("/faults/x")
 
@@ -64,5 +64,5 @@ def test_every_payment_is_settled_and_charged_once(
 
 def test_a_decline_is_told_with_its_reason(shop: Launched, play: httpx.Client) -> None:
     play.put("/faults/x", json={"type": "declining", "ttl_s": 60}).raise_for_status()
-    declined = pay(shop[0], "declined")
+    declined = settled(pay, shop[0], "declined")
     assert (declined.status_code, declined.json()["reason"]) == (402, "issuer_unavailable")

@@ -17,7 +17,7 @@ def run(directory: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
         env={**os.environ, "OTEL_SDK_DISABLED": "true", **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=testing.PATIENT_S,
     )
 
 

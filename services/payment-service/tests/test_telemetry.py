@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from payment_harness import pay, run_payment
-from service_kit.testing import Running
+from payment_harness import pay, run_payment, settled
+from service_kit.testing import PATIENT_S, Running
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "X-Request-Id": "seen-everywhere"}
@@ -74,12 +74,12 @@ def collected(
     directory: Path = tmp_path_factory.mktemp("telemetry")
     env = {"OTEL_SDK_DISABLED": "false", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     with run_payment(directory, launched[1], **env) as service:
-        with httpx.Client(base_url=service.url, timeout=40) as client:
+        with httpx.Client(base_url=service.url, timeout=PATIENT_S) as client:
             assert pay(client, "t1", headers=PARENT).status_code == 201
-            assert pay(client, "t2", method="tok_unknown").status_code == 201
+            assert settled(pay, client, "t2", method="tok_unknown").status_code == 201
             assert pay(client, "t3", method="tok_decline").status_code == 402
         service.process.terminate()
-        assert service.process.wait(20) == 0
+        assert service.process.wait(PATIENT_S) == 0
         log = service.logs()
     collector.server.shutdown()
     collector.server.server_close()

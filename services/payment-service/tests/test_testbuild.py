@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from payment_harness import TESTBUILD, cancel, ledger, net, pay, run_payment
-from service_kit.testing import Running, wait_until
+from payment_harness import TESTBUILD, cancel, ledger, net, pay, run_payment, settled
+from service_kit.testing import PATIENT_S, Running, wait_until
 
 QUICK = {"ACQUIRER_TIMEOUT_S": "1.8", "WORKER_LEASE_S": "2"}
 POINTS = [
@@ -29,7 +29,7 @@ def test_a_kill_at_any_point_is_made_good(
     env: dict[str, Any] = {**QUICK, "PROVE_CRASH_DIR": str(directory)}
     with (
         run_payment(tmp_path, acquirer, TESTBUILD, **env) as service,
-        httpx.Client(base_url=service.url, timeout=40) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
     ):
         if point.startswith("cancel"):  # of a charge that nobody has waited for
             pay(client, "k", method=token, headers={"Prefer": "wait=0"})
@@ -42,9 +42,9 @@ def test_a_kill_at_any_point_is_made_good(
         assert fired == [f"payment.{point}.fired.{service.process.pid}"]
     with (
         run_payment(tmp_path, acquirer, **QUICK) as service,
-        httpx.Client(base_url=service.url, timeout=40) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
     ):
-        done = cancel(client, "k", method=token, headers={"Prefer": "wait=30"})
+        done = settled(cancel, client, "k", method=token, headers={"Prefer": "wait=30"})
         assert done.status_code == 200
         assert done.json()["status"] in ("cancelled", "refunded")
         charges, kept = net(acquirer, done.json()["id"])
@@ -59,7 +59,7 @@ def test_a_cancel_that_nobody_asks_about_again_is_finished(
     env: dict[str, Any] = {**QUICK, "PROVE_CRASH_DIR": str(tmp_path)}
     with (
         run_payment(tmp_path, acquirer, TESTBUILD, **env) as service,
-        httpx.Client(base_url=service.url, timeout=40) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
     ):
         payment_id = pay(client, "k", method="tok_slow", headers={"Prefer": "wait=0"}).json()["id"]
         (tmp_path / "payment.cancel.after").touch()
@@ -76,10 +76,10 @@ def test_the_service_as_shipped_knows_nothing_of_it(acquirer: Running, tmp_path:
     env: dict[str, Any] = {"PROVE_CRASH_DIR": str(tmp_path), "PROVE_MUTANT": "no-such"}
     with (
         run_payment(tmp_path, acquirer, **env) as service,
-        httpx.Client(base_url=service.url, timeout=40) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENT_S) as client,
     ):
-        assert pay(client, "k").status_code == 201
-        assert cancel(client, "k").json()["status"] == "refunded"
+        assert settled(pay, client, "k").status_code == 201
+        assert settled(cancel, client, "k").json()["status"] == "refunded"
     assert not list(tmp_path.glob("*.fired.*"))
 
 
@@ -97,22 +97,25 @@ def test_the_mutants_do_what_they_say(acquirer: Running, tmp_path: Path) -> None
         return run_payment(directory, acquirer, TESTBUILD, PROVE_MUTANT=name)
 
     def client_of(service: Running) -> httpx.Client:
-        return httpx.Client(base_url=service.url, timeout=40)
+        return httpx.Client(base_url=service.url, timeout=PATIENT_S)
 
     with mutant("failure-hides-charge") as service, client_of(service) as client:
-        declined = pay(client, "hidden", method="tok_unknown")
+        declined = settled(pay, client, "hidden", method="tok_unknown")
         assert declined.status_code == 402
         assert net(acquirer, declined.json()["payment_id"])[0] == 1
     with mutant("refund-twice") as service, client_of(service) as client:
-        payment_id = pay(client, "twice").json()["id"]
+        payment_id = settled(pay, client, "twice").json()["id"]
         cancel(client, "twice")
         assert client.get(f"/api/v1/payments/{payment_id}").json()["status"] == "captured"
         assert net(acquirer, payment_id) == (1, 0)
     with mutant("new-key-per-ask") as service, client_of(service) as client:
         headers = {"Prefer": "wait=1"}
         payment_id = pay(client, "new", method="tok_unknown", headers=headers).json()["id"]
-        keys = [e["key"] for e in ledger(acquirer) if e["key"].startswith(payment_id)]
-        assert len(keys) > 1
+
+        def keys() -> list[str]:
+            return [e["key"] for e in ledger(acquirer) if e["key"].startswith(payment_id)]
+
+        wait_until(lambda: len(keys()) > 1, what="another key")
 
 
 def test_the_launcher_is_in_no_package() -> None:

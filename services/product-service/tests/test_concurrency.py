@@ -16,12 +16,23 @@ from product_service.model import Line, ProductCreate
 from product_service.service import Catalogue, Reservations
 from service_kit.database import Database, migrate
 from service_kit.problem import Problem
+from service_kit.testing import PATIENT_S, wait_until
 
 Product = Callable[..., dict[str, Any]]
 
 
 def call(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    """As a patient client: 503 says that the service is busy, and that nothing was begun."""
+
+    def answered() -> tuple[int, Any] | None:
+        answer = ask(url, method, path, body)
+        return None if answer[0] == 503 else answer
+
+    return wait_until(answered, what=f"{method} {path}")
+
+
+def ask(url: str, method: str, path: str, body: Any) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
     headers = {"Content-Type": "application/json", "Authorization": "Bearer test-token"}
     connection.request(method, path, json.dumps(body) if body is not None else None, headers)
     response = connection.getresponse()

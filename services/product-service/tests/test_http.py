@@ -80,7 +80,7 @@ def test_nothing_is_done_that_nobody_waits_for(sqlite_shop: Any) -> None:
     late = {"x-envoy-expected-rq-timeout-ms": "0"}
     response = sqlite_shop.client.get(PRODUCTS, headers=late)
     assert (response.status_code, response.get_json()["type"]) == (503, "/problems/unavailable")
-    for fine in ("5000", "junk", "-1"):
+    for fine in ("60000", "junk", "-1"):
         headers = {"x-envoy-expected-rq-timeout-ms": fine}
         assert sqlite_shop.client.get(PRODUCTS, headers=headers).status_code == 200
 

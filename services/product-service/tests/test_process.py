@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from service_kit.testing import free_port, script, status_of, wait_until
+from service_kit.testing import PATIENT_S, free_port, script, status_of, wait_until
 
 Product = Callable[..., dict[str, Any]]
 
@@ -34,7 +33,7 @@ PRODUCTS = "/api/v1/products"
 def request(
     url: str, path: str, method: str = "GET", body: Any = None, **headers: str
 ) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
     sent = {"Authorization": "Bearer test-token", "Content-Type": "application/json", **headers}
     connection.request(method, path, json.dumps(body) if body is not None else None, sent)
     response = connection.getresponse()
@@ -43,74 +42,103 @@ def request(
     return response.status, json.loads(content) if content else None
 
 
-def slow_down(url: str, delay_ms: int) -> None:
-    fault = {
-        "type": "latency",
-        "params": {"distribution": "constant", "delay_ms": delay_ms},
-        "match": {"route": PRODUCTS},
-        "ttl_s": 60,
-    }
+def done(url: str, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
+    """The same, asked again while the service says that it is busy and has begun nothing."""
+
+    def ask() -> tuple[int, Any] | None:
+        status, answer = request(url, path, method, body, **headers)
+        return None if status == 503 else (status, answer)
+
+    return wait_until(ask, what=f"{method} {path}")
+
+
+def set_fault(url: str, kind: str, **params: Any) -> None:
+    match = {"route": PRODUCTS}
+    fault = {"type": kind, "params": params, "match": match, "ttl_s": 900}
     assert request(url, "/faults/slow", "PUT", fault)[0] == 200
 
 
 @contextlib.contextmanager
-def in_flight(url: str) -> Iterator[list[int]]:
-    """A slow request on its way; its status is in the list at the end."""
-    statuses: list[int] = []
+def in_flight(url: str, bytes_per_s: float) -> Iterator[list[bytes]]:
+    """A request whose answer has begun to come, slowly; the whole of it is in the list at the end.
 
-    def ask() -> None:
+    Nothing is, if it was cut off.
+    """
+    set_fault(url, "drip", bytes_per_s=bytes_per_s)
+    bodies: list[bytes] = []
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
+
+    def begun() -> http.client.HTTPResponse | None:
+        connection.request("GET", PRODUCTS)
+        response = connection.getresponse()
+        if response.status == 200:
+            return response
+        response.read()
+        return None
+
+    def finish() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            statuses.append(request(url, PRODUCTS)[0])
+            bodies.append(response.read())
 
-    thread = threading.Thread(target=ask)
+    response = wait_until(begun, what="an answer that begins")
+    thread = threading.Thread(target=finish)
     thread.start()
-    time.sleep(0.3)  # on its way: the fault holds it for longer
-    yield statuses
+    yield bodies
     thread.join()
+    connection.close()
 
 
 def test_sigterm_finishes_what_is_in_flight(start: Any) -> None:
-    service = start(SHUTDOWN_GRACE_S="15")
-    slow_down(service.url, 1500)
-    with in_flight(service.url) as statuses:
+    service = start(SHUTDOWN_GRACE_S="100")
+    with in_flight(service.url, bytes_per_s=20) as bodies:
         service.process.send_signal(signal.SIGTERM)
-    assert statuses == [200]
-    assert service.process.wait(15) == 0
+    assert [json.loads(body) for body in bodies] == [{"items": [], "next_cursor": None}]
+    assert service.process.wait(PATIENT_S) == 0
     assert status_of(f"{service.url}/livez") == 0
 
 
 def test_readiness_goes_first_while_requests_are_still_taken(start: Any) -> None:
-    service = start(SHUTDOWN_DELAY_S="3", SHUTDOWN_GRACE_S="15")
+    # The delay is the time there is for seeing both.
+    service = start(SHUTDOWN_DELAY_S="8", SHUTDOWN_GRACE_S="100")
     service.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: status_of(f"{service.url}/readyz") == 503, 2.5)
-    assert request(service.url, PRODUCTS)[0] == 200
-    assert service.process.wait(15) == 0
+    wait_until(lambda: status_of(f"{service.url}/readyz") == 503)
+    assert done(service.url, PRODUCTS)[0] == 200
+    assert service.process.wait(PATIENT_S) == 0
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(start: Any, second: signal.Signals) -> None:
+def test_a_second_signal_ends_it_at_once(
+    start: Any, product: Product, second: signal.Signals
+) -> None:
     service = start(SHUTDOWN_GRACE_S="600")
-    slow_down(service.url, 30_000)
-    with in_flight(service.url) as statuses:
+    items = {"items": [product(f"P{n}") for n in range(20)]}
+    assert done(service.url, f"{PRODUCTS}/import", "POST", items)[0] == 200
+    with in_flight(service.url, bytes_per_s=1) as bodies:  # for an hour
         service.process.send_signal(signal.SIGINT)
         wait_until(lambda: status_of(f"{service.url}/readyz") != 200)
         service.process.send_signal(second)
-        assert service.process.wait(10) == 1
-    assert statuses == []
+        assert service.process.wait(PATIENT_S) == 1
+    assert bodies == []
 
 
 def test_what_has_queued_too_long_is_refused_and_health_is_not(start: Any) -> None:
     service = start(WEB_CONCURRENCY="1", THREADS="1")
-    slow_down(service.url, 1500)
-    with ThreadPoolExecutor(6) as pool:
-        calls = [pool.submit(request, service.url, PRODUCTS) for _ in range(6)]
-        answers = [call.result() for call in calls]
+    set_fault(service.url, "latency", distribution="constant", delay_ms=1500)
+    answers: list[tuple[int, Any]] = []
+
+    def some_are_served() -> bool:
+        """On a busy machine even the first ones may have queued too long."""
+        with ThreadPoolExecutor(6) as pool:
+            calls = [pool.submit(request, service.url, PRODUCTS) for _ in range(6)]
+            answers.extend(call.result() for call in calls)
+        return 200 in {status for status, _ in answers}
+
+    wait_until(some_are_served, what="the first ones to be served")
     refused = [body for status, body in answers if status == 503]
-    assert [body for status, body in answers if status == 200], "the first ones are served"
     assert refused
     assert {body["type"] for body in refused} == {"/problems/unavailable"}
     assert request(service.url, "/livez")[0] == 200
-    assert service.logs().count('"status":503') == len(refused)
+    wait_until(lambda: service.logs().count('"status":503') == len(refused), what="each logged")
 
 
 def test_a_killed_worker_is_replaced(start: Any) -> None:
@@ -149,7 +177,7 @@ def test_every_line_of_the_log_is_json_with_the_same_fields(start: Any) -> None:
     service = start()
     request(service.url, f"{PRODUCTS}/nope", **{"X-Request-Id": "find-me"})
     service.process.terminate()
-    service.process.wait(20)
+    service.process.wait(PATIENT_S)
     lines = [json.loads(line) for line in service.logs().splitlines()]
     for line in lines:
         assert {"ts", "level", "event", "logger", "service", "trace_id", "request_id"} <= set(line)
@@ -213,16 +241,20 @@ def collector() -> Iterator[Collector]:
 def test_one_request_is_seen_in_all_three_signals(
     start: Any, collector: Collector, product: Product
 ) -> None:
-    service = start(OTEL_SDK_DISABLED="false", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    service = start(
+        OTEL_SDK_DISABLED="false",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        SHUTDOWN_GRACE_S="100",
+    )
     trace_id, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    assert request(service.url, f"{PRODUCTS}/import", "POST", {"items": [product("A")]})[0] == 200
+    assert done(service.url, f"{PRODUCTS}/import", "POST", {"items": [product("A")]})[0] == 200
     headers = {"traceparent": f"00-{trace_id}-{parent}-01", "X-Request-Id": "r-1"}
     order = {"order_id": "o-1", "lines": [{"sku": "A", "quantity": 1}]}
-    assert request(service.url, "/api/v1/reservations", "POST", order, **headers)[0] == 201
-    status, problem = request(service.url, f"{PRODUCTS}/nope", **headers)
+    assert done(service.url, "/api/v1/reservations", "POST", order, **headers)[0] == 201
+    status, problem = done(service.url, f"{PRODUCTS}/nope", **headers)
     assert (status, problem["trace_id"]) == (404, trace_id)
     service.process.terminate()
-    assert service.process.wait(20) == 0
+    assert service.process.wait(PATIENT_S) == 0
 
     spans = [
         span
@@ -299,10 +331,10 @@ def test_the_shop_sells_without_a_collector_and_counts_what_is_lost(
         OTEL_BSP_MAX_EXPORT_BATCH_SIZE="32",
     )
     items = {"items": [product("A", stock=1000)]}
-    assert request(service.url, f"{PRODUCTS}/import", "POST", items)[0] == 200
+    assert done(service.url, f"{PRODUCTS}/import", "POST", items)[0] == 200
     for number in range(100):
         order = {"order_id": f"o-{number}", "lines": [{"sku": "A", "quantity": 1}]}
-        assert request(service.url, "/api/v1/reservations", "POST", order)[0] == 201
+        assert done(service.url, "/api/v1/reservations", "POST", order)[0] == 201
     wait_until(lambda: "Failed to export spans batch" in service.logs())
     wait_until(lambda: "Failed to export logs batch" in service.logs())
     with collecting(port) as collector:
@@ -318,7 +350,7 @@ def test_the_shop_sells_without_a_collector_and_counts_what_is_lost(
 
         wait_until(lambda: len(lost()) == 2, what="lost spans and log records are counted")
         service.process.terminate()
-        assert service.process.wait(20) == 0
+        assert service.process.wait(PATIENT_S) == 0
 
 
 def refused(tmp_path: Path, command: str = "serve", **env: str) -> str:
@@ -330,17 +362,17 @@ def refused(tmp_path: Path, command: str = "serve", **env: str) -> str:
         "DATABASE_URL": f"sqlite:///{tmp_path}/product.db",
         **env,
     }
-    done = subprocess.run(
+    ended = subprocess.run(
         [script("product-service"), command],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENT_S,
     )
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("product-service: ")
-    return done.stderr
+    assert ended.returncode == 2, ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("product-service: ")
+    return ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -396,9 +428,9 @@ def mounted(directory: Path, options: str) -> Iterator[None]:
         pytest.skip("mounting a file system needs root")
     directory.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mount is not permitted here: {done.stderr.strip()}")
+    mount = subprocess.run(command, capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"mount is not permitted here: {mount.stderr.strip()}")
     try:
         yield
     finally:
@@ -430,16 +462,16 @@ def test_a_disk_that_fills_up_while_serving(start: Any, tmp_path: Path, product:
         items = {"items": [product(f"P{i}", description="x" * 1900) for i in range(1500)]}
         statuses = {request(service.url, f"{PRODUCTS}/import", "POST", items)[0] for _ in range(3)}
         assert statuses == {503}
-        assert request(service.url, PRODUCTS) == (200, {"items": [], "next_cursor": None})
+        assert done(service.url, PRODUCTS) == (200, {"items": [], "next_cursor": None})
         service.process.terminate()
-        service.process.wait(20)
+        service.process.wait(PATIENT_S)
 
 
 def test_the_openapi_command_needs_no_database(tmp_path: Path) -> None:
-    done = subprocess.run(
+    document = subprocess.run(
         [script("product-service"), "openapi"], cwd=tmp_path, capture_output=True, check=True
     )
-    assert json.loads(done.stdout)["info"]["title"] == "Product Service"
+    assert json.loads(document.stdout)["info"]["title"] == "Product Service"
     assert list(tmp_path.iterdir()) == []
 
 

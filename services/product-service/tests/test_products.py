@@ -155,7 +155,7 @@ def test_search_finds_words_of_name_description_and_sku(shop: Any, product: Prod
 @settings(
     max_examples=150,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(q=st.text(max_size=40) | st.text(alphabet="\"'*()-:^+ANDORNT{}&|!<>\\%_. \x00", max_size=20))
 @example(q="AND")
@@ -170,7 +170,7 @@ def test_no_search_is_an_error(shop: Any, q: str) -> None:
 @settings(
     max_examples=100,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     sort=st.sampled_from(["sku", "name", "-price"]),

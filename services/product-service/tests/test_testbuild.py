@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from service_kit.testing import wait_until
+from service_kit.testing import PATIENT_S, wait_until
 
 Product = Callable[..., dict[str, Any]]
 
@@ -24,8 +24,20 @@ BASKET = {"order_id": "o-1", "lines": [{"sku": "A", "quantity": 3}]}
 
 
 def call(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """A status and a body; 0 when the connection is lost."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    """A status and a body; 0 when the connection is lost.
+
+    Asked again while the service says that it is busy, and has begun nothing.
+    """
+
+    def answered() -> tuple[int, Any] | None:
+        answer = ask(url, method, path, body)
+        return None if answer[0] == 503 else answer
+
+    return wait_until(answered, what=f"{method} {path}")
+
+
+def ask(url: str, method: str, path: str, body: Any) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
     headers = {"Content-Type": "application/json", "Authorization": "Bearer test-token"}
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -87,7 +99,7 @@ def test_the_service_as_shipped_knows_nothing_of_it(
     assert [take(service.url, step) for step in STEPS] == [201, 200, 200, 409]
     assert not list(tmp_path.glob("*.fired.*"))
     service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(20) == 0
+    assert service.process.wait(PATIENT_S) == 0
 
 
 def test_an_unknown_mutant_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A server of the stack, asked over HTTP."""
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -7,6 +8,9 @@ import httpx
 
 from prove.errors import UserError
 from prove.stack.hints import command
+
+RETRIES = 5
+RETRY_MAX_S = 2
 
 T = TypeVar("T")
 
@@ -56,9 +60,17 @@ class Server:
     def read(self, read: Callable[[Any], T], method: str, path: str, **options: Any) -> T:
         """What `read` makes of the JSON of a successful answer.
 
-        Raises UserError for any other answer, and for none in time.
+        A server that is busy, and says when to come back (RFC 9110, 10.2.3), is asked again a few
+        times. Raises UserError for any other answer, and for none in time.
         """
-        return self.content(read, self.ask(method, path, **options))
+        answer = self.ask(method, path, **options)
+        for _ in range(RETRIES):
+            wait = answer.headers.get("Retry-After", "")
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not wait.isdecimal():
+                break
+            time.sleep(min(int(wait), RETRY_MAX_S))
+            answer = self.ask(method, path, **options)
+        return self.content(read, answer)
 
     def content(self, read: Callable[[Any], T], answer: httpx.Response) -> T:
         """What `read` makes of the JSON of a successful answer; raises UserError for any other."""

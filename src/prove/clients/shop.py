@@ -15,6 +15,7 @@ from prove.stack.hints import command
 from prove.stack.settings import StackSettings
 
 PAGE = 100
+IMPORT_TIMEOUT_S = 60.0
 IMPORT_TIMEOUT_S = 120.0
 
 
@@ -139,6 +140,7 @@ class Shop:
             "/api/v1/products/import",
             json={"items": items},
             headers={"Authorization": f"Bearer {_token(self._token_file)}"},
+            timeout=IMPORT_TIMEOUT_S,
         )
 
     def place_order(

@@ -29,11 +29,24 @@ def before_call(
 ) -> None:
     """Keeps what is wrong with a body: only good numbers are replaced by other good ones."""
     body: Any = case.body
-    if not isinstance(body, dict) or not isinstance(body.get("params"), dict):
+    if not isinstance(body, dict):
         return
-    known = _HARMLESS.get(body["type"], {}) if isinstance(body.get("type"), str) else {}
-    params = {name: _instead(known.get(name), value) for name, value in body["params"].items()}
-    case.body = {**body, "params": params}
+    known = _HARMLESS.get(_kind(case, body), {})
+    # An incident has a harmful value where none is given.
+    given = body.get("params", {} if known and "type" not in body else None)
+    if not isinstance(given, dict):
+        return
+    missing = {} if "type" in body else {name: one.value for name, one in known.items()}
+    params = {name: _instead(known.get(name), value) for name, value in given.items()}
+    case.body = {**body, "params": {**missing, **params}}
+
+
+def _kind(case: "schemathesis.Case[Any]", body: dict[str, Any]) -> str:
+    """The type of the fault; an incident's name ends with it, after its service's."""
+    kind = body.get("type")
+    if kind is None and "/incidents/{name}" in case.operation.path:
+        kind = str((case.path_parameters or {}).get("name", "")).partition("-")[2]
+    return kind if isinstance(kind, str) else ""
 
 
 def _instead(harmless: _Harmless | None, value: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from service_kit import ports
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.02
 SUPERUSER = "prove"

@@ -22,13 +22,16 @@ from service_kit.postgres import MissingError, server
 
 T = TypeVar("T")
 
+PATIENT_S = 120.0
+"""How long a test waits for what takes no time on a quiet machine: it ends hangs, measures none."""
+
 
 def free_port() -> int:
     """A TCP port that nothing listens on, and that no other test is given."""
     return ports.claim()[0]
 
 
-def wait_until(probe: Callable[[], T | None], timeout_s: float = 60.0, what: str = "") -> T:
+def wait_until(probe: Callable[[], T | None], timeout_s: float = PATIENT_S, what: str = "") -> T:
     """Poll until `probe` returns something true, and return it.
 
     The deadline is there to end a hang, not to measure: keep it generous.
@@ -44,10 +47,10 @@ def wait_until(probe: Callable[[], T | None], timeout_s: float = 60.0, what: str
     return result
 
 
-def status_of(url: str) -> int:
-    """The HTTP status of a GET, or 0 when nobody answers."""
+def status_of(url: str, timeout_s: float = 5) -> int:
+    """The HTTP status of a GET, or 0 when nobody answers in time."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -115,6 +118,36 @@ def running(
 def script(name: str) -> str:
     """The path of a console script of this environment."""
     return str(Path(sys.executable).parent / name)
+
+
+def schemathesis(
+    url: str, config: Path, directory: Path, *options: str, hooks: str = "service_kit.gentle"
+) -> None:
+    """Every check of schemathesis, stateful ones too, of the service at `url`; seeded.
+
+    What the service does wrong it does again, and what a busy machine did (an answer that came too
+    late, a request refused because it had queued too long) it does not: so there is a second try.
+
+    Raises:
+        AssertionError: both failed; the message has their reports.
+    """
+    command = [script("schemathesis"), "--config-file", str(config), "run", "--checks", "all"]
+    command += ["--max-examples", "25", "--request-timeout", "60", "--no-color", "--seed", "1"]
+    env = {**os.environ, "SCHEMATHESIS_HOOKS": hooks, "PYTHONPATH": os.pathsep.join(sys.path)}
+    reports = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, *options, f"{url}/openapi.json"],
+            cwd=directory,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return
+        reports.append(done.stdout + done.stderr)
+    raise AssertionError("\n".join(reports))
 
 
 @contextmanager

@@ -24,6 +24,9 @@ import (
 	"prove/order-service/internal/telemetry"
 )
 
+// patience ends hangs; on a busy machine everything takes its time.
+const patience = 2 * time.Minute
+
 // shop is the service, wired as in production, with fake peers and a SQLite file of its own.
 type shop struct {
 	*testing.T
@@ -185,7 +188,7 @@ func (s *shop) want(a answer, status int, problem string) {
 // until polls an order until it has the status.
 func (s *shop) until(id, status string) answer {
 	s.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		a := s.send("GET", orders+"/"+id, "")
 		if a.body.Status == status {
 			return a
@@ -198,7 +201,7 @@ func (s *shop) until(id, status string) answer {
 
 func (s *shop) eventually(what string, ok func() bool) {
 	s.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.Fatalf("never: %s", what)
 		}
@@ -566,7 +569,7 @@ func TestTheCallersTimeBoundsTheCheckout(t *testing.T) {
 		return true
 	})
 	a := s.send("POST", orders, fmt.Sprintf(basket, "tok_approve"), "Idempotency-Key", "k",
-		"x-envoy-expected-rq-timeout-ms", "150")
+		"x-envoy-expected-rq-timeout-ms", "1500")
 	s.want(a, 503, "unavailable")
 	s.peers.Intercept(nil)
 	s.eventually("nothing is left", func() bool { return !s.unfinished() })
@@ -795,6 +798,18 @@ func TestFaultEndpoints(t *testing.T) {
 	s.want(s.send("GET", "/faults", "", admin...), 200, "")
 }
 
+func TestALeasesFileThatCannotBeWrittenIsTold(t *testing.T) {
+	s := newShop(t, func(c *config.Config) { c.FaultsFile = filepath.Join(filepath.Dir(c.FaultsFile), "no", "faults.json") })
+	for method, body := range map[string]string{"PUT": `{"type":"hang","ttl_s":60}`, "DELETE": ""} {
+		a := s.send(method, "/faults/f", body, adminToken...)
+		s.want(a, 503, "unavailable")
+		if !strings.Contains(a.raw, "leases file") {
+			t.Errorf("%s: got %s", method, a.raw)
+		}
+	}
+	s.want(s.checkout("k", "tok_approve"), 201, "")
+}
+
 func TestWithoutATokenThereAreNoFaultEndpoints(t *testing.T) {
 	s := newShop(t, func(c *config.Config) { c.AdminToken = "" })
 	s.want(s.send("GET", "/faults", "", "Authorization", "Bearer "), 404, "not-found")
@@ -807,7 +822,9 @@ func TestOpenAPI(t *testing.T) {
 	var document struct {
 		OpenAPI string
 		Paths   map[string]map[string]struct {
-			Responses  map[string]any
+			Responses map[string]*struct {
+				Links map[string]struct{ OperationID string }
+			}
 			Parameters []struct {
 				Name     string
 				Required bool
@@ -824,6 +841,12 @@ func TestOpenAPI(t *testing.T) {
 	for _, status := range []string{"201", "202", "400", "402", "409", "413", "415", "422", "500", "503"} {
 		if create.Responses[status] == nil {
 			t.Errorf("checkout does not document %s", status)
+		}
+	}
+	for _, status := range []string{"201", "202"} {
+		links := create.Responses[status].Links
+		if links["read"].OperationID != "get-order" || links["cancel"].OperationID != "cancel-order" {
+			t.Errorf("%s has the links %v", status, links)
 		}
 	}
 	for _, p := range create.Parameters {

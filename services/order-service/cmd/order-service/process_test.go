@@ -141,7 +141,7 @@ func (p *process) wait() int {
 	p.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		p.Fatalf("it does not end:\n%s", p.out)
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -164,7 +164,8 @@ func hold(peers *peertest.Peers) (reached <-chan struct{}, release func()) {
 func TestGracefulShutdown(t *testing.T) {
 	t.Parallel()
 	peers := peertest.New(t, map[string]int64{"A": 100})
-	p := launch(t, peers, t.TempDir(), "SHUTDOWN_DELAY_S=1")
+	// The delay is the time there is to see it unready and still answering; the checkout outlasts it.
+	p := launch(t, peers, t.TempDir(), "SHUTDOWN_DELAY_S=8", "SHUTDOWN_GRACE_S=120", "CHECKOUT_TIMEOUT_S=60", "PAYMENT_WAIT_S=30")
 	reached, release := hold(peers)
 	defer release()
 	inFlight := make(chan answer, 1)
@@ -507,6 +508,7 @@ func TestTelemetryOfOneCheckout(t *testing.T) {
 
 func TestWithoutACollectorTheShopGoesOn(t *testing.T) {
 	t.Parallel()
+	begun := time.Now()
 	p := launch(t, peertest.New(t, map[string]int64{"A": 1000}), t.TempDir(), "OTEL_SDK_DISABLED=false",
 		"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:"+porttest.Free(), "OTEL_METRIC_EXPORT_INTERVAL=100",
 		"OTEL_BSP_SCHEDULE_DELAY=50", "OTEL_BLRP_SCHEDULE_DELAY=50")
@@ -518,7 +520,7 @@ func TestWithoutACollectorTheShopGoesOn(t *testing.T) {
 	if code := p.wait(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, p.out)
 	}
-	if n := strings.Count(p.out.String(), "telemetry is not delivered"); n != 1 {
+	if n := strings.Count(p.out.String(), "telemetry is not delivered"); n < 1 || n > 1+int(time.Since(begun).Minutes()) {
 		t.Errorf("reported %d times", n)
 	}
 }

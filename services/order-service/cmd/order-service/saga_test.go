@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -333,12 +334,13 @@ func TestTheTimeLeftTravels(t *testing.T) {
 		return false
 	})
 	a := s.send("POST", orders, fmt.Sprintf(basket, "tok_approve"), "Idempotency-Key", "k",
-		"x-envoy-expected-rq-timeout-ms", "500")
+		"x-envoy-expected-rq-timeout-ms", "3000")
 	s.want(a, 202, "") // the charge may have arrived
 	s.peers.Intercept(nil)
 	s.until(a.body.ID, "confirmed")
 	first := s.peers.Requests("POST /api/v1/payments")[0]
-	if ms := first.Header.Get("x-envoy-expected-rq-timeout-ms"); len(ms) > 3 {
-		t.Errorf("the payment was given %s ms of 500", ms)
+	given := first.Header.Get("x-envoy-expected-rq-timeout-ms")
+	if ms, err := strconv.Atoi(given); err != nil || ms < 1 || ms > 3000 {
+		t.Errorf("the payment was given %s ms of 3000", given)
 	}
 }

@@ -97,7 +97,13 @@ func TestAHangEndsWithItsLease(t *testing.T) {
 			defer close(done)
 			l.Apply(context.Background(), Request{}, func(*Lease) { close(held) })
 		}()
-		<-held
+		select {
+		case <-held:
+		case <-done: // it may run out before it holds anybody
+			if name != "runs out" {
+				t.Errorf("%s: nobody was held", name)
+			}
+		}
 		if err := end(l); err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +117,7 @@ func TestADelayEndsWithItsLease(t *testing.T) {
 		Params: Params{Distribution: "constant", DelayMS: ptr(30_000.0)}}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, done := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, done := context.WithTimeout(t.Context(), 29*time.Second)
 	defer done()
 	l.Apply(ctx, Request{}, func(*Lease) {
 		if err := l.Delete("a"); err != nil {

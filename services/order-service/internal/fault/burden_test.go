@@ -55,7 +55,8 @@ func TestABurdenLastsAsLongAsItsLease(t *testing.T) {
 	until(t, "connections are taken", func() bool { return db.connections.Load() == 3 })
 	set(&Lease{Name: "p", Type: "pool", TTL: 900, Params: Params{Connections: 5}})
 	until(t, "others are, once it is set anew", func() bool { return db.connections.Load() == 5 })
-	set(&Lease{Name: "p", Type: "pool", TTL: 1, Params: Params{Connections: 7}})
+	// Long enough to be seen in force: who follows looks once in a while.
+	set(&Lease{Name: "p", Type: "pool", TTL: 10, Params: Params{Connections: 7}})
 	until(t, "others are", func() bool { return db.connections.Load() == 7 })
 	until(t, "it runs out", func() bool { return db.connections.Load() == 0 })
 	if got := apply(l, "GET", "/x"); got != 0 {

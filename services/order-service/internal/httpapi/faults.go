@@ -66,15 +66,15 @@ func (s *server) registerFaults() {
 	s.api.OpenAPI().Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"admin": {Type: "http", Scheme: "bearer", Description: "The admin token of this installation"},
 	}
-	operation := func(id, method, path, summary string) huma.Operation {
+	operation := func(id, method, path, summary string, more ...int) huma.Operation {
 		return huma.Operation{
 			OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"faults"},
 			Security:    []map[string][]string{{"admin": {}}},
 			Middlewares: huma.Middlewares{s.requireAdmin},
-			Errors:      []int{400, 401, 404, 408, 413, 415, 422, 431},
+			Errors:      append([]int{400, 401, 404, 408, 413, 415, 422, 431}, more...),
 		}
 	}
-	huma.Register(s.api, operation("put-fault", http.MethodPut, "/faults/{name}", "Inject a fault"),
+	huma.Register(s.api, operation("put-fault", http.MethodPut, "/faults/{name}", "Inject a fault", 503),
 		func(ctx context.Context, in *putFaultInput) (*leaseOutput, error) {
 			l := &fault.Lease{Name: in.Name, Type: in.Body.Type, Params: in.Body.Params, TTL: in.Body.TTL}
 			if in.Body.Match != nil {
@@ -95,7 +95,7 @@ func (s *server) registerFaults() {
 			}
 			return out, nil
 		})
-	huma.Register(s.api, operation("delete-fault", http.MethodDelete, "/faults/{name}", "End a fault"),
+	huma.Register(s.api, operation("delete-fault", http.MethodDelete, "/faults/{name}", "End a fault", 503),
 		func(ctx context.Context, in *deleteFaultInput) (*struct{}, error) {
 			if err := s.Faults.Delete(in.Name); err != nil {
 				return nil, s.faultProblem(ctx, "/faults/"+in.Name, err)
@@ -113,7 +113,7 @@ func (s *server) faultProblem(ctx context.Context, instance string, err error) e
 		return p
 	}
 	s.Log.ErrorContext(ctx, "request failed", "error", err.Error())
-	return internal.problem(ctx, instance, "the leases file cannot be written; see the log")
+	return leasesUnwritten.problem(ctx, instance, err.Error())
 }
 
 func (s *server) requireAdmin(ctx huma.Context, next func(huma.Context)) {

@@ -152,6 +152,14 @@ func (s *server) registerOrders() {
 			Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},
 		}
 	}
+	placed := func(description string) *huma.Response {
+		r, id := answer(description), map[string]any{"id": "$response.body#/id"}
+		r.Links = map[string]*huma.Link{
+			"read":   {OperationID: "get-order", Parameters: id},
+			"cancel": {OperationID: "cancel-order", Parameters: id},
+		}
+		return r
+	}
 	create := huma.Operation{
 		OperationID: "create-order", Method: http.MethodPost, Path: ordersPath,
 		Summary: "Check out", Tags: []string{"orders"}, DefaultStatus: http.StatusCreated,
@@ -161,8 +169,8 @@ func (s *server) registerOrders() {
 		// The deadline outlasts the reading: net/http would take it for a client that hung up.
 		BodyReadTimeout: s.Orders.Timeout + 20*time.Second,
 		Responses: map[string]*huma.Response{
-			"201": answer("Confirmed"),
-			"202": answer("Not settled yet: the outcome can be read at Location"),
+			"201": placed("Confirmed"),
+			"202": placed("Not settled yet: the outcome can be read at Location"),
 		},
 		Errors: []int{400, 402, 404, 408, 409, 413, 415, 431, 503},
 	}

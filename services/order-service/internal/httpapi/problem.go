@@ -82,6 +82,7 @@ var (
 	internal        = kind{500, "internal", "The service failed", 0}
 	orderCancelled  = kind{409, "order-cancelled", "The order was cancelled", 0}
 	unavailable     = kind{503, "unavailable", "The order cannot be taken right now", 2}
+	leasesUnwritten = kind{503, "unavailable", "The faults cannot be changed right now", 0}
 )
 
 // errorKinds is the one table from errors to HTTP; what is not in it is unavailable.

@@ -55,7 +55,7 @@ var call = Request{Method: http.MethodPost, Route: "things/{id}", Path: "things/
 
 func TestRetriesUntilAnswered(t *testing.T) {
 	var f *fixture
-	f = start(t, 5*time.Second, func(w http.ResponseWriter, r *http.Request) {
+	f = start(t, time.Minute, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if string(body) != `{"n":1}` || r.URL.Path != "/things/7" {
 			t.Errorf("got %s %s", r.URL.Path, body)
@@ -73,7 +73,7 @@ func TestRetriesUntilAnswered(t *testing.T) {
 }
 
 func TestGivesUpAfterThreeAttempts(t *testing.T) {
-	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	f := start(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	_, err := f.Do(t.Context(), call)
 	if err == nil || errors.Is(err, order.ErrNotSent) || f.calls.Load() != maxAttempts {
 		t.Errorf("got %v after %d calls", err, f.calls.Load())
@@ -81,7 +81,7 @@ func TestGivesUpAfterThreeAttempts(t *testing.T) {
 }
 
 func TestClientErrorsAreAnswers(t *testing.T) {
-	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) {
+	f := start(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(409)
 		_, _ = io.WriteString(w, `{"type":"/problems/stock-short","sku":"A","available":3}`)
 	})
@@ -96,7 +96,7 @@ func TestClientErrorsAreAnswers(t *testing.T) {
 
 func TestAHangingAttemptIsGivenUpAndRepeated(t *testing.T) {
 	var f *fixture
-	f = start(t, 100*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
+	f = start(t, 2*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if f.calls.Load() == 1 {
 			<-r.Context().Done()
@@ -124,13 +124,13 @@ func TestTheCallersTimeBoundsEverythingAndIsPassedOn(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	})
-	ctx, cancel := context.WithTimeout(telemetry.WithRequestID(t.Context(), "req-1"), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(telemetry.WithRequestID(t.Context(), "req-1"), 2*time.Second)
 	defer cancel()
 	_, err := f.Do(ctx, call) // an hour, if the caller's time did not count
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, order.ErrNotSent) {
 		t.Errorf("got %v", err)
 	}
-	if ms := left.Load(); ms < 1 || ms > 200 {
+	if ms := left.Load(); ms < 1 || ms > 2000 {
 		t.Errorf("the peer was told %d ms", ms)
 	}
 	// A caller without time is not the peer's fault.
@@ -197,7 +197,7 @@ func TestARequestThatAKeptConnectionSwallowedMayHaveBeenSent(t *testing.T) {
 		_ = connection.Close()
 	}))
 	t.Cleanup(server.Close)
-	c := newClient(t, server.URL, 5*time.Second)
+	c := newClient(t, server.URL, time.Minute)
 	if _, err := c.Do(t.Context(), call); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestARequestThatAKeptConnectionSwallowedMayHaveBeenSent(t *testing.T) {
 
 func TestTheBreakerOpensAndCloses(t *testing.T) {
 	var healthy atomic.Bool
-	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) {
+	f := start(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
 		if !healthy.Load() {
 			w.WriteHeader(500)
 		}
@@ -232,8 +232,9 @@ func TestTheBreakerOpensAndCloses(t *testing.T) {
 		t.Error("the peer does not rest")
 	}
 	healthy.Store(true)
-	begun := 0
-	for deadline := time.Now().Add(30 * time.Second); begun == 0; time.Sleep(time.Millisecond) {
+	begun, since := 0, time.Now()
+	for deadline := time.Now().Add(2 * time.Minute); begun == 0; time.Sleep(time.Millisecond) {
+		since = time.Now()
 		for range 100 {
 			if !f.Resting() {
 				begun++
@@ -243,10 +244,10 @@ func TestTheBreakerOpensAndCloses(t *testing.T) {
 			t.Fatal("nothing is begun that could show that the peer is back")
 		}
 	}
-	if begun > trialRate {
+	if begun > trialRate*(1+int(time.Since(since).Seconds())) {
 		t.Errorf("%d orders are begun while the peer is on trial", begun)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := f.Do(t.Context(), call); err == nil && !f.Resting() && f.State() == "ok" {
 			return
 		}

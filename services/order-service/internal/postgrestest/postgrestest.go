@@ -108,7 +108,7 @@ func startPostgres() error {
 		return err
 	}
 	postgres.cmd = server
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := execute("SELECT 1")
 		if err == nil {

@@ -91,7 +91,8 @@ func held(t *testing.T, s *Store) bool {
 	if s.driver == "pgx" {
 		var n int
 		err := s.read.QueryRowContext(t.Context(),
-			`SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND locktype = 'relation' AND granted`).Scan(&n)
+			`SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND locktype = 'relation' AND granted
+				AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n)
 		return err == nil && n > 0
 	}
 	db, err := s.apart()
@@ -116,7 +117,7 @@ func held(t *testing.T, s *Store) bool {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("never")
 		}

@@ -58,7 +58,7 @@ func start(t *testing.T, port int, environment ...string) *exec.Cmd {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for time.Now().Before(deadline) {
 		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/healthz", port))
 		if err == nil {
@@ -150,7 +150,7 @@ func TestASecondSignalExitsAtOnce(t *testing.T) {
 
 func waitBooked(t *testing.T, port int, key string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/v1/charges/%s", port, key))
 		if err == nil {
 			_ = response.Body.Close()

@@ -28,7 +28,7 @@ func put(t *testing.T, l *Leases, name, kind, params string, ttl int) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -42,7 +42,7 @@ func TestLeasesLiveInAFileUntilTheirEnd(t *testing.T) {
 	l := open()
 	put(t, l, "a", "declining", `{"rate":0.5}`, 900)
 	put(t, l, "b", "slow", `{"delay_ms":1500}`, 900)
-	put(t, l, "c", "failing", `{}`, 1)
+	put(t, l, "c", "failing", `{}`, 5)
 	if d := open().Next(); d.Delay != 1500*time.Millisecond || !d.Fail {
 		t.Errorf("after a restart: %+v", d)
 	}

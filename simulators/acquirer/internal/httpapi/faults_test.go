@@ -137,11 +137,7 @@ func TestAShareFailsAndBooksNothing(t *testing.T) {
 func TestASlowAcquirerBooksAtOnce(t *testing.T) {
 	server := serve(t, 0)
 	set(t, server, `{"type":"slow","params":{"delay_ms":60000},"ttl_s":60}`)
-	client := &http.Client{Timeout: 300 * time.Millisecond}
-	if _, err := client.Post(server.URL+"/v1/charges", "application/json",
-		strings.NewReader(charge("k", "tok_approve"))); err == nil {
-		t.Fatal("answered at once")
-	}
+	leaveOnceBooked(t, server, charge("k", "tok_approve"))
 	if n := len(entries(t, server, "")); n != 1 {
 		t.Errorf("%d entries", n)
 	}
@@ -183,7 +179,7 @@ func TestAFlappingAcquirerIsUpForHalfOfEachPeriod(t *testing.T) {
 	server := serve(t, 0)
 	set(t, server, `{"type":"flapping","params":{"period_s":1},"ttl_s":60}`)
 	seen := map[bool]bool{}
-	for deadline := time.Now().Add(10 * time.Second); len(seen) < 2; {
+	for deadline := time.Now().Add(2 * time.Minute); len(seen) < 2; {
 		if time.Now().After(deadline) {
 			t.Fatalf("always the same: %v", seen)
 		}
@@ -212,7 +208,7 @@ func TestAScenarioOutlivesARestartAndHasAnEnd(t *testing.T) {
 	first.Close()
 	second := run()
 	defer second.Close()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		if time.Now().After(deadline) {
 			t.Fatal("it has no end")
 		}
