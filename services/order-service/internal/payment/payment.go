@@ -44,8 +44,10 @@ func (c Client) Charge(ctx context.Context, ch order.Charge, wait time.Duration)
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted:
 		return outcome(resp)
 	case http.StatusPaymentRequired:
-		p := resp.Problem()
-		return order.Payment{ID: p.PaymentID, Declined: true, Reason: p.Reason}, nil
+		// Anybody else's 402 leaves open what became of the charge.
+		if p := resp.Problem(); strings.HasSuffix(p.Type, "/declined") {
+			return order.Payment{ID: p.PaymentID, Declined: true, Reason: p.Reason}, nil
+		}
 	case http.StatusConflict:
 		if p := resp.Problem(); strings.HasSuffix(p.Type, "/cancelled") { // which is final
 			return order.Payment{ID: p.PaymentID, Declined: true, Reason: "cancelled"}, nil
@@ -102,11 +104,11 @@ func outcome(resp *peer.Response) (order.Payment, error) {
 	return order.Payment{}, fmt.Errorf("payment-service: payment %s is %q", p.ID, p.Status)
 }
 
-// refusal is ErrRefused where no such charge is ever accepted. A key used for another charge means
-// that there is a charge: that is none.
+// refusal is ErrRefused where the Payment Service itself says that no such charge is ever accepted. A
+// key used for another charge means that there is a charge: that is none.
 func refusal(resp *peer.Response) error {
 	p := resp.Problem()
-	if resp.Status == http.StatusUnprocessableEntity && !strings.HasSuffix(p.Type, "/key-reused") {
+	if resp.Status == http.StatusUnprocessableEntity && strings.HasSuffix(p.Type, "/validation") {
 		return fmt.Errorf("%w: %s", order.ErrRefused, p.Detail)
 	}
 	return fmt.Errorf("payment-service gave the unexpected answer %d: %s", resp.Status, p.Detail)

@@ -209,18 +209,22 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 	ctx = context.WithValue(ctx, peerKey{}, c.Name)
 	ctx = context.WithValue(ctx, routeKey{}, "/"+r.Route)
 	var last error
+	var answer *Response
 	sent := false
-	resp, err := c.exec.WithContext(ctx).Get(func() (*Response, error) {
+	_, err := c.exec.WithContext(ctx).Get(func() (*Response, error) {
 		resp, err := c.attempt(ctx, r, body)
 		if err == nil {
 			resp.Repeated = resp.Repeated || sent
+			answer = resp
 			return resp, nil
 		}
 		last, sent = err, sent || err.sent
 		return nil, err
 	})
-	if err == nil {
-		return resp, nil
+	// The executor drops an answer once the caller's time is over. It was given all the same: taken for
+	// a request that was never sent, a captured charge would stay with a rejected order.
+	if answer != nil {
+		return answer, nil
 	}
 	if last == nil || errors.Is(err, circuitbreaker.ErrOpen) {
 		last = errors.Join(err, last)

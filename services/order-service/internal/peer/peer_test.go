@@ -144,6 +144,35 @@ func TestTheCallersTimeBoundsEverythingAndIsPassedOn(t *testing.T) {
 	}
 }
 
+// The peer has answered, and the caller's time ends before anybody looks at it.
+func TestAnAnswerAtTheEndOfTheCallersTimeIsNotLost(t *testing.T) {
+	f := start(t, 5*time.Second, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err == nil {
+			resp.Body = endsWith{resp.Body, cancel}
+		}
+		return resp, err
+	})
+	resp, err := f.Do(ctx, call)
+	if err != nil || resp.Status != 201 || f.calls.Load() != 1 {
+		t.Errorf("got %+v, %v after %d calls", resp, err, f.calls.Load())
+	}
+}
+
+// endsWith calls end once the body has been read and closed.
+type endsWith struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b endsWith) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
+}
+
 func TestNotSent(t *testing.T) {
 	base := "http://127.0.0.1:" + porttest.Free()
 	if _, err := newClient(t, base, time.Second).Do(t.Context(), call); !errors.Is(err, order.ErrNotSent) {
