@@ -14,6 +14,7 @@ from prove.errors import UserError
 from prove.incident.catalogue import Entry
 from prove.incident.judge import Due
 from prove.incident.record import Detection, Incident
+from prove.text import WIDTH, paragraph
 from prove.units import count
 
 CLAIM = (
@@ -58,7 +59,8 @@ class Bar(PhaseBar):
 
     def told(self, text: str) -> None:
         """Something happened."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        told = paragraph(text, rest=" " * 10) if len(text) > WIDTH else text
+        self._console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], to: Console) -> None:
@@ -127,22 +129,25 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
         to.print(f"[bold]{escape(incident.scenario)}[/bold]  [{colour}]{incident.verdict}[/]")
         for told in incident.detections:
             line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {_theory(told)}"
-            to.print(f"  {line}", highlight=False, soft_wrap=True)
+            _paragraph(to, line, "  ")
         found = incident.figures
-        to.print(
-            f"  recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
+        line = (
+            f"recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
             f"{count(found.integrity_differences, 'difference')} in the books; "
-            f"{found.budget_spent:.1%} of an error budget",
-            highlight=False,
-            soft_wrap=True,
+            f"{found.budget_spent:.1%} of an error budget"
         )
+        _paragraph(to, line, "  ")
     for incident in incidents:
         failed = [each for each in incident.expectations if not each.holds]
         if failed:
             to.print(f"\n[bold]{escape(incident.scenario)}[/bold]: {incident.verdict}")
         for each in failed:
-            to.print(f"  {escape(each.what)}: expected {escape(each.expected)}", highlight=False)
-            to.print(f"    found {escape(each.found)}", highlight=False, soft_wrap=True)
+            _paragraph(to, f"{each.what}: expected {each.expected}", "  ")
+            _paragraph(to, f"found {each.found}", "    ")
+
+
+def _paragraph(to: Console, text: str, indent: str) -> None:
+    to.print(paragraph(text, indent, indent + "  "), markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(incident: Incident) -> Sequence[str]:
