@@ -50,6 +50,8 @@ RECOVERY_S = 120.0
 WORD_S = 30.0
 """Between two words of why there is no steady state yet."""
 DRAIN_S = 90.0
+LOOK_AGAIN_S = 30.0
+"""Books that differ are compared again for so long, also where draining took all its time."""
 SETTLE_S = 30.0
 POLL_S = 0.25
 CHECK_S = 1.0
@@ -397,6 +399,7 @@ class _Run:
                 break
             await asyncio.sleep(CHECK_S)
         await asyncio.sleep(max(0.0, GRACE_S - (time.time() - found.rolled_back_s)))
+        deadline = max(deadline, time.monotonic() + LOOK_AGAIN_S)
         while True:
             found.differences, found.books = await asyncio.to_thread(
                 session.integrity.differences, list(self._ledger.entries)
