@@ -22,6 +22,8 @@ CLAIM = (
     "ends with its rollback, and costs no order."
 )
 GOOD = ("holds", "not possible")
+LATE = 0.01
+"""Of the requests: more that are sent late make one doubt the machine before the shop."""
 HEADINGS = (
     "scenario",
     "verdict",
@@ -137,6 +139,12 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
             f"{found.budget_spent:.1%} of an error budget"
         )
         _paragraph(to, line, "  ")
+        if (load := incident.load).late > LATE * load.sent:
+            line = (
+                f"{load.late:,} of {count(load.sent, 'request')} were sent over 0.1 s late: this "
+                "machine was too busy to judge times by"
+            )
+            _paragraph(to, line, "  ")
     for incident in incidents:
         failed = [each for each in incident.expectations if not each.holds]
         if failed:
@@ -212,6 +220,7 @@ def document(incidents: Sequence[Incident], records: Path, page: Path | None) ->
                 "why": each.why,
                 "record": str(records / each.id),
                 "figures": each.figures.model_dump(),
+                "load": each.load.model_dump(),
                 "detections": [one.model_dump() for one in each.detections],
                 "expectations": [one.model_dump() for one in each.expectations],
             }
@@ -240,6 +249,7 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         for each in incident.detections
         if each.paged_s is not None and each.theory_s is not None
     ]
+    sent, late = (sum(getattr(each.load, name) for each in incidents) for name in ("sent", "late"))
     lines = [
         "# Incidents",
         "",
@@ -257,6 +267,7 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         f"| expected pages that came | {figures['pages_came']} of {figures['pages_expected']} |",
         f"| wrong pages | {figures['wrong_pages']} |",
         f"| differences in the books | {figures['integrity_differences']} |",
+        f"| requests sent over 0.1 s late | {late:,} of {sent:,} |",
     ]
     if offs:
         middle = sorted(offs)[len(offs) // 2]
