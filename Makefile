@@ -71,7 +71,7 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
 	  --recovery-p99 10s --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
 	@for db in sqlite postgres; do $(BIN)/provectl verify mutants --database $$db --report docs/evidence || exit 1; done
-	@$(BIN)/provectl verify faults --kills 200 --report docs/evidence
+	@for db in sqlite postgres; do $(BIN)/provectl verify faults --kills 200 --database $$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
 

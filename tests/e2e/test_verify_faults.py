@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from service_kit import postgres
 from service_kit.testing import wait_until
 
 from tests.support.verify import TIMEOUT_S, left, verdict, verify
@@ -21,6 +22,25 @@ def test_no_fault_stays(tmp_path: Path) -> None:
     assert all(case["seen"] for case in figures["cases"])
     assert not left(tmp_path)
     assert not list(tmp_path.glob("verify/*"))
+
+
+def test_no_fault_of_the_database_stays(tmp_path: Path) -> None:
+    """The rest of it is as on SQLite."""
+    try:
+        postgres.programs_directory()
+    except postgres.MissingError as error:
+        pytest.skip(str(error))
+    document = verdict(
+        tmp_path, "faults", "--kills", "3", "--database", "postgres", "--only", "database"
+    )
+
+    assert document["violations"] == []
+    figures = document["figures"]
+    assert (figures["kills"], figures["left"]) == (3, 0)
+    told = {case["fault"]: case["seen"] for case in figures["cases"]}
+    assert {"injector database-stop", "injector link order-database half-open"} <= told.keys()
+    assert all(told.values())
+    assert not left(tmp_path)
 
 
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:

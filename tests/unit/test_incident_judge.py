@@ -1,5 +1,7 @@
 """What is held against a scenario's claims."""
 
+from dataclasses import replace
+
 import pytest
 
 from prove.incident import catalogue, judge
@@ -67,11 +69,31 @@ def test_a_page_comes_and_in_time(paged_s: float | None, comes: bool, in_time: b
     assert (timely and timely.holds) == in_time
 
 
-def test_a_page_that_comes_sooner_is_in_time() -> None:
-    """As it does where failures bring more requests; thresholds are proven by `verify slos`."""
+@pytest.mark.parametrize(
+    ("paged_s", "earliest_s", "holds"),
+    [(3.0, 17.0, False), (12.3, 17.0, False), (12.5, 17.0, True), (3.0, 5.0, True)],
+)
+def test_a_page_contradicts_theory_when_it_comes_too_soon(
+    paged_s: float, earliest_s: float, holds: bool
+) -> None:
+    """Its earliest time is with the past and the events that there were."""
+    due = replace(
+        judge.due(expect().pages, OBJECTIVES)[0],
+        earliest_s=earliest_s,
+        not_before_s=OBJECTIVES.not_before_s(earliest_s),
+    )
+    what = found(pages=[page("checkout-errors", paged_s)])
+    told = judge.expectations([expect()], judge.detections([due], what), what)
+    soon = next(each for each in told if each.what == "page CheckoutErrors not too soon")
+    assert soon.holds is holds
+    assert f"{earliest_s:.0f} s by theory" in soon.expected
+
+
+def test_where_nobody_knows_what_the_windows_held_sooner_is_not_judged() -> None:
     told = judged(expect(), found(pages=[page("checkout-errors", 3.0)]))
     assert told["page CheckoutErrors in time"].holds
     assert "by theory after 17.3 s" in told["page CheckoutErrors in time"].expected
+    assert "page CheckoutErrors not too soon" not in told
 
 
 def test_a_page_of_before_does_not_count() -> None:

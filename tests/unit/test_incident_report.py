@@ -73,6 +73,14 @@ def test_a_run_is_told_in_three_lines() -> None:
     ]
 
 
+def test_a_machine_that_was_too_busy_is_told() -> None:
+    load = Load(reads_per_s=10, checkouts_per_s=5, sent=1000, late=10)
+    assert "late" not in shown(incident(load=load))
+    text = shown(incident(load=load.model_copy(update={"late": 11})))
+    assert "11 of 1,000 requests were sent over 0.1 s late" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_what_did_not_hold_is_told_in_full() -> None:
     text = shown(incident("does not hold", expectations=[MISSED]))
     assert "page X: expected it comes" in text

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from prove.cli import app
 from prove.incident import impact, record, review, sli, views
+from prove.text import WIDTH
 from tests.support import incidents
 
 BLAME = re.compile(
@@ -180,6 +181,9 @@ def test_the_command_writes_into_the_record_or_elsewhere(
     runner = CliRunner()
     done = runner.invoke(app, ["review", incidents.SCENARIO])
     assert done.exit_code == 0, done.output
+    told, _, files = done.output.partition(str(tmp_path))
+    assert files
+    assert max(map(len, told.splitlines())) <= WIDTH
     assert (kept / review.PAGE).exists()
     done = runner.invoke(app, ["review", str(kept), "-o", str(tmp_path / "out"), "--json"])
     told = json.loads(done.stdout)

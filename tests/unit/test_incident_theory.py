@@ -4,7 +4,7 @@ import pytest
 
 from prove.errors import UserError
 from prove.incident import catalogue
-from prove.incident.theory import SLACK, SLACK_INTERVALS, Objectives
+from prove.incident.theory import EARLY_INTERVALS, SLACK, SLACK_INTERVALS, Objectives, Second
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +44,44 @@ def test_something_is_tolerated(drill: Objectives) -> None:
     assert drill.within_s("checkout-errors", 0.01) is None
 
 
+def seconds(*shares: float, events: float = 1.0) -> list[Second]:
+    """One for each."""
+    return [Second(share, events) for share in shares]
+
+
 def test_a_clean_past_changes_nothing_but_the_rounding(drill: Objectives) -> None:
-    assert drill.earliest_s("checkout-errors", 1.0, [0.0] * 360) == 9
-    assert drill.earliest_s("checkout-errors", 0.2, [0.0] * 360) == 44
-    assert drill.earliest_s("checkout-errors", 0.06, [0.0] * 360) is None
+    assert drill.earliest_s("checkout-errors", 1.0, seconds(*[0.0] * 360)) == 9
+    assert drill.earliest_s("checkout-errors", 0.2, seconds(*[0.0] * 360, events=7)) == 44
+    assert drill.earliest_s("checkout-errors", 0.06, seconds(*[0.0] * 360)) is None
 
 
 def test_what_the_windows_still_hold_makes_a_page_come_sooner(drill: Objectives) -> None:
     # 20 s of outage 100 s ago: the window of a minute has forgotten it, that of six has not, and
     # needs 21.6 s in all; its short one of 30 s then holds 6% after 7.2 s at a quarter.
-    past = [0.0] * 240 + [1.0] * 20 + [0.0] * 100
+    past = seconds(*[0.0] * 240, *[1.0] * 20, *[0.0] * 100)
     assert drill.earliest_s("checkout-errors", 0.25, past) == 8
     assert drill.earliest_s("checkout-errors", 1.0, past) == 2
 
 
 def test_a_young_installation_pages_sooner(drill: Objectives) -> None:
     # A window of six minutes that holds 20 s in all is over 6% after 2 s.
-    assert drill.earliest_s("checkout-errors", 1.0, [0.0] * 20) == 2
+    assert drill.earliest_s("checkout-errors", 1.0, seconds(*[0.0] * 20)) == 2
     assert drill.earliest_s("checkout-errors", 1.0, []) == 1
+
+
+def test_more_events_than_before_make_a_page_come_sooner(drill: Objectives) -> None:
+    # Three times as many: 14.4% of a minute's events are bad once 3 t = 0.144 (3 t + 60 - t).
+    past = seconds(*[0.0] * 360, events=5)
+    assert drill.earliest_s("checkout-errors", 1.0, past, [15.0]) == 4
+    assert drill.earliest_s("checkout-errors", 1.0, past, [5.0] * 3 + [15.0]) == 6
+    # As many, and a past in which there was hardly anyone.
+    quiet = [*seconds(*[0.0] * 345, events=1), *seconds(*[0.0] * 15, events=5)]
+    assert drill.earliest_s("checkout-errors", 1.0, quiet, [5.0]) == 4
+
+
+def test_sooner_than_that_is_tolerated_a_little(drill: Objectives) -> None:
+    assert drill.not_before_s(9) == pytest.approx(9 * (1 - SLACK) - EARLY_INTERVALS)
+    assert drill.not_before_s(1) == 0
 
 
 def test_the_budget_that_goes_is_the_burn_rate_times_the_time(drill: Objectives) -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from prove.cli import app
 from prove.errors import UserError
 from prove.incident import record, timeline
+from prove.text import WIDTH
 from tests.support import incidents
 
 
@@ -87,6 +88,10 @@ def test_the_command_tells_it_as_a_table_and_as_json(
     shown = runner.invoke(app, ["incident", "timeline", incidents.SCENARIO])
     assert shown.exit_code == 0, shown.output
     assert "+18.4 s" in shown.output
+    lines = shown.output.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    words = {word for line in lines for word in line.split()}
+    assert {"incident.json#started", "incident.json#actions[0]"} <= words  # nothing is torn
     told = runner.invoke(app, ["incident", "timeline", incidents.ID, "--json"])
     document = json.loads(told.stdout)
     assert document["format"] == "prove-timeline/1"

@@ -17,11 +17,11 @@ from service_kit import faultmodel
 from prove.bench.measure import this_run
 from prove.clients.faults import PLACES
 from prove.injector import faults as outside
-from prove.stack import disks
+from prove.stack import disks, links
 from prove.stack.settings import StackSettings
 from prove.verify import faultcases, faults_report
 from prove.verify.faultcases import Case, World
-from prove.verify.faults import Result, Tally
+from prove.verify.faults import Order, Result, Tally
 
 OF_SERVICES: dict[str, TypeAdapter[Any]] = {
     "product": faultmodel.product_fault,
@@ -57,8 +57,26 @@ def test_disks_are_filled_where_there_are_any(
     assert filled == set(disks.SERVICES)
 
 
-def test_every_case_is_one_that_its_place_takes(settings: StackSettings) -> None:
-    cases = faultcases.catalogue(settings)
+def test_on_postgresql_its_links_and_the_server_are_broken_as_well(
+    on_postgres: StackSettings,
+) -> None:
+    cases = faultcases.catalogue(on_postgres)
+    assert {case.type for case in cases if case.place == "injector"} == set(outside.TYPES) - {
+        "disk-full"
+    }
+    assert {case.params["link"] for case in cases if case.type == "link"} == set(links.LINKS)
+    alone = {case.name.removeprefix("injector ") for case in cases if case.alone}
+    assert alone == {"database-stop", "kill database", "pause database", "down database"}
+
+
+@pytest.fixture
+def on_postgres(settings: StackSettings) -> StackSettings:
+    return settings.model_copy(update={"database": "postgres"})
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_every_case_is_one_that_its_place_takes(settings: StackSettings, database: str) -> None:
+    cases = faultcases.catalogue(settings.model_copy(update={"database": database}))
     names = [faultcases.lease_name(case) for case in cases]
     assert len(set(names)) == len(names)
     for case in cases:
@@ -105,6 +123,34 @@ def test_a_locked_database_is_seen_and_an_open_one_too(settings: StackSettings) 
         assert all(looked_at(settings, case))
         connection.rollback()
     assert not any(looked_at(settings, case))
+
+
+def test_who_breaks_what_all_need_is_alone() -> None:
+    """And is not kept waiting by others who come and go."""
+    at_work: list[str] = []
+    done: list[str] = []
+
+    async def work(name: str, order: Order, *, alone: bool) -> None:
+        for _ in range(3):
+            async with order.turn(alone=alone):
+                at_work.append(name)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                    assert not (alone and len(at_work) > 1)
+                    assert alone or "alone" not in at_work
+                at_work.remove(name)
+        done.append(name)
+
+    async def all_of_them() -> None:
+        order = Order()
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            for name in ("a", "b", "c"):
+                tasks.create_task(work(name, order, alone=False))
+            tasks.create_task(work("alone", order, alone=True))
+
+    asyncio.run(all_of_them())
+    assert sorted(done) == ["a", "alone", "b", "c"]
+    assert not at_work
 
 
 @pytest.fixture

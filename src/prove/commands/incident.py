@@ -40,15 +40,14 @@ def list_scenarios(*, json_output: Json = False) -> None:
 
     Times are those of a drill (`provectl up --drill`): a sixtieth of the real ones.
     """
-    from rich.console import Console
-
+    from prove import text
     from prove.incident import catalogue, judge, report
 
     entries = catalogue.load()
     objectives = catalogue.objectives("drill")
     dues = {name: judge.due(each.prove.expect.pages, objectives) for name, each in entries.items()}
     if not json_output:
-        report.show_list(entries, dues, Console())
+        report.show_list(entries, dues, text.console())
         return
     scenarios = [
         {
@@ -84,8 +83,7 @@ def show(
 
     The answer is told with --truth alone, so that one can look for it first. --json has all of it.
     """
-    from rich.console import Console
-
+    from prove import text
     from prove.incident import catalogue, judge, report
 
     entry = catalogue.find(name)
@@ -93,7 +91,7 @@ def show(
     if json_output:
         typer.echo(entry.scenario.model_dump_json(by_alias=True, indent=2))
     else:
-        report.show_scenario(entry, dues, Console(), truth=truth)
+        report.show_scenario(entry, dues, text.console(), truth=truth)
 
 
 @app.command()
@@ -195,8 +193,7 @@ def run(
 
         provectl incident run --all --seed 1 --report docs/evidence
     """
-    from rich.console import Console
-
+    from prove import text
     from prove.bench.measure import this_run
     from prove.incident import catalogue, record
     from prove.incident import report as told
@@ -222,7 +219,7 @@ def run(
     if json_output:
         typer.echo(json.dumps(told.document(found, records, page)))
     else:
-        told.show(found, Console())
+        told.show(found, text.console())
         for incident in found:
             typer.echo(f"kept in {records / incident.id}", err=True)
     if page:

@@ -9,8 +9,8 @@ import typer
 if TYPE_CHECKING:
     from prove.incident.timeline import Timeline
 
-WIDTH, EVIDENCE_WIDTH = 110, 24
-"""Columns of a timeline at least, and of its evidence at most."""
+EVIDENCE_WIDTH = 25
+"""Columns at the most: more of it than a line is wrapped between words."""
 
 Name = Annotated[
     str,
@@ -153,15 +153,15 @@ def _print(built: "Timeline") -> None:
     from rich.text import Text
 
     from prove.incident import timeline
+    from prove.text import WIDTH
 
     table = Table(box=None, pad_edge=False)
     table.add_column("since", justify="right", no_wrap=True)
     table.add_column("UTC", no_wrap=True)
     table.add_column("what", ratio=1)
     table.add_column("", no_wrap=True)
-    table.add_column("evidence", overflow="fold", max_width=EVIDENCE_WIDTH)
-    for row in timeline.lines(built):
-        table.add_row(*(Text(each) for each in row))
-    console = Console(highlight=False)
-    console.width = max(console.width, WIDTH)
-    console.print(table)
+    table.add_column("evidence", max_width=EVIDENCE_WIDTH)
+    for *row, evidence in timeline.lines(built):
+        # Of a moment in the record its name is enough; `--json` has the whole of it.
+        table.add_row(*(Text(each) for each in (*row, evidence.removesuffix("_unix_us"))))
+    Console(highlight=False, width=WIDTH).print(table)

@@ -33,6 +33,7 @@ def review(
     """
     from dataclasses import asdict
 
+    from prove import text
     from prove.incident import record
     from prove.incident import review as reviews
     from prove.stack import settings as stack_settings
@@ -44,13 +45,13 @@ def review(
         told = {
             "incident": made.found.incident.id,
             "severity": made.severity[0],
-            "summary": {name: reviews.plain(text) for name, text in asdict(made.cards).items()},
+            "summary": {name: reviews.plain(words) for name, words in asdict(made.cards).items()},
             "figures": reviews.figures(made),
             "files": [str(path) for path in written],
         }
         typer.echo(json.dumps(told, indent=2))
         return
-    for name, text in asdict(made.cards).items():
-        typer.echo(f"{name + ':':<9} {reviews.plain(text)}")
+    for name, words in asdict(made.cards).items():
+        typer.echo(text.paragraph(reviews.plain(words), f"{name + ':':<9} ", " " * 10))
     for path in written:
         typer.echo(path)

@@ -41,7 +41,7 @@ def keep(target: Target, incident: Incident, directory: Path) -> None:
         directory,
         Sources(
             prometheus=target.urls["prometheus"],
-            victorialogs=settings.url(settings.victorialogs_port) if settings else None,
+            victorialogs=target.urls.get("victorialogs"),
             span_file=observability.span_file(settings) if settings else None,
             profile=incident.profile,
         ),

@@ -26,8 +26,9 @@ class Due:
     page: ExpectedPage
     alert: str
     theory_s: float | None
-    earliest_s: float | None
     within_s: float
+    earliest_s: float | None = None
+    not_before_s: float | None = None
 
 
 @dataclass
@@ -64,7 +65,6 @@ def due(pages: Iterable[ExpectedPage], objectives: Objectives) -> list[Due]:
                 page=page,
                 alert=slo.page.name if slo.page else page.slo,
                 theory_s=theory_s,
-                earliest_s=theory_s,
                 within_s=float("inf") if within_s is None else within_s,
             )
         )
@@ -105,6 +105,7 @@ def detections(dues: Sequence[Due], found: Found) -> list[Detection]:
                 theory_s=_rounded(each.theory_s),
                 earliest_s=_rounded(each.earliest_s),
                 within_s=round(each.within_s, 3),
+                not_before_s=_rounded(each.not_before_s),
                 paged_s=_rounded(paged_s),
             )
         )
@@ -213,15 +214,24 @@ def _page(told: Detection) -> Iterable[Expectation]:
     )
     if came is None:
         return
-    earliest_s = told.earliest_s or 0.0
     theory = "" if told.theory_s is None else f", by theory after {told.theory_s:.1f} s"
-    if told.theory_s is not None and earliest_s < told.theory_s:
-        theory += f" (with what the windows still held, {earliest_s:.0f} s)"
     yield Expectation(
         what=f"page {told.alert} in time",
         expected=f"within {told.within_s:.1f} s{theory}",
         found=f"after {came:.1f} s",
         holds=came <= told.within_s,
+    )
+    if told.not_before_s is None:
+        return
+    most = "" if told.bad is not None else ", were all bad"
+    yield Expectation(
+        what=f"page {told.alert} not too soon",
+        expected=(
+            f"not before {told.not_before_s:.1f} s: with what the windows held, and the events that"
+            f" came, {told.earliest_s:.0f} s by theory{most}"
+        ),
+        found=f"after {came:.1f} s",
+        holds=came >= told.not_before_s,
     )
 
 

@@ -90,8 +90,10 @@ class Detection(_Form):
     """One alert that the scenario expects, in figures.
 
     Seconds since the injection. `theory_s`: when the page is due with a past without errors;
-    `earliest_s`: with what the windows still held when the fault began; both None where the
-    scenario states a bound instead of a share of bad events. `paged_s` None: it did not come.
+    None where the scenario states a bound instead of a share of bad events. `earliest_s`: with what
+    the windows still held when the fault began, and as many events as there were; of a bound, for
+    an SLI that is all bad. None where nobody knows. `not_before_s`: that, less what is tolerated.
+    `paged_s` None: it did not come.
     """
 
     slo: str
@@ -101,6 +103,7 @@ class Detection(_Form):
     theory_s: float | None
     earliest_s: float | None
     within_s: float
+    not_before_s: float | None = None
     paged_s: float | None
 
 

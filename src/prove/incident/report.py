@@ -14,6 +14,7 @@ from prove.errors import UserError
 from prove.incident.catalogue import Entry
 from prove.incident.judge import Due
 from prove.incident.record import Detection, Incident
+from prove.text import WIDTH, paragraph
 from prove.units import count
 
 CLAIM = (
@@ -21,6 +22,8 @@ CLAIM = (
     "ends with its rollback, and costs no order."
 )
 GOOD = ("holds", "not possible")
+LATE = 0.01
+"""Of the requests: more that are sent late make one doubt the machine before the shop."""
 HEADINGS = (
     "scenario",
     "verdict",
@@ -58,7 +61,8 @@ class Bar(PhaseBar):
 
     def told(self, text: str) -> None:
         """Something happened."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        told = paragraph(text, rest=" " * 10) if len(text) > WIDTH else text
+        self._console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], to: Console) -> None:
@@ -127,22 +131,31 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
         to.print(f"[bold]{escape(incident.scenario)}[/bold]  [{colour}]{incident.verdict}[/]")
         for told in incident.detections:
             line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {_theory(told)}"
-            to.print(f"  {line}", highlight=False, soft_wrap=True)
+            _paragraph(to, line, "  ")
         found = incident.figures
-        to.print(
-            f"  recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
+        line = (
+            f"recovery {_seconds(found.recovery_s)}; {count(found.wrong_pages, 'wrong page')}; "
             f"{count(found.integrity_differences, 'difference')} in the books; "
-            f"{found.budget_spent:.1%} of an error budget",
-            highlight=False,
-            soft_wrap=True,
+            f"{found.budget_spent:.1%} of an error budget"
         )
+        _paragraph(to, line, "  ")
+        if (load := incident.load).late > LATE * load.sent:
+            line = (
+                f"{load.late:,} of {count(load.sent, 'request')} were sent over 0.1 s late: this "
+                "machine was too busy to judge times by"
+            )
+            _paragraph(to, line, "  ")
     for incident in incidents:
         failed = [each for each in incident.expectations if not each.holds]
         if failed:
             to.print(f"\n[bold]{escape(incident.scenario)}[/bold]: {incident.verdict}")
         for each in failed:
-            to.print(f"  {escape(each.what)}: expected {escape(each.expected)}", highlight=False)
-            to.print(f"    found {escape(each.found)}", highlight=False, soft_wrap=True)
+            _paragraph(to, f"{each.what}: expected {each.expected}", "  ")
+            _paragraph(to, f"found {each.found}", "    ")
+
+
+def _paragraph(to: Console, text: str, indent: str) -> None:
+    to.print(paragraph(text, indent, indent + "  "), markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(incident: Incident) -> Sequence[str]:
@@ -207,6 +220,7 @@ def document(incidents: Sequence[Incident], records: Path, page: Path | None) ->
                 "why": each.why,
                 "record": str(records / each.id),
                 "figures": each.figures.model_dump(),
+                "load": each.load.model_dump(),
                 "detections": [one.model_dump() for one in each.detections],
                 "expectations": [one.model_dump() for one in each.expectations],
             }
@@ -235,6 +249,7 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         for each in incident.detections
         if each.paged_s is not None and each.theory_s is not None
     ]
+    sent, late = (sum(getattr(each.load, name) for each in incidents) for name in ("sent", "late"))
     lines = [
         "# Incidents",
         "",
@@ -252,6 +267,7 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         f"| expected pages that came | {figures['pages_came']} of {figures['pages_expected']} |",
         f"| wrong pages | {figures['wrong_pages']} |",
         f"| differences in the books | {figures['integrity_differences']} |",
+        f"| requests sent over 0.1 s late | {late:,} of {sent:,} |",
     ]
     if offs:
         middle = sorted(offs)[len(offs) // 2]

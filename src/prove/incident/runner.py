@@ -50,6 +50,8 @@ RECOVERY_S = 120.0
 WORD_S = 30.0
 """Between two words of why there is no steady state yet."""
 DRAIN_S = 90.0
+LOOK_AGAIN_S = 30.0
+"""Books that differ are compared again for so long, also where draining took all its time."""
 SETTLE_S = 30.0
 POLL_S = 0.25
 CHECK_S = 1.0
@@ -263,7 +265,6 @@ class _Run:
     async def _inject(self) -> tuple[float | None, dict[str, float]]:
         """When the first action was answered, None when one failed; and when each was."""
         self._watch.phase("inject", 1)
-        self._dues = [await asyncio.to_thread(self._with_past, due) for due in self._dues]
         self._to_undo = [
             step for entry in reversed(self._entries) for step in entry.scenario.rollbacks
         ]
@@ -398,6 +399,7 @@ class _Run:
                 break
             await asyncio.sleep(CHECK_S)
         await asyncio.sleep(max(0.0, GRACE_S - (time.time() - found.rolled_back_s)))
+        deadline = max(deadline, time.monotonic() + LOOK_AGAIN_S)
         while True:
             found.differences, found.books = await asyncio.to_thread(
                 session.integrity.differences, list(self._ledger.entries)
@@ -419,6 +421,7 @@ class _Run:
             page for page in found.pages if page.received_at_unix_us >= injected_s * 1_000_000
         ]
         found.entries = self._ledger.entries
+        self._dues = [await asyncio.to_thread(self._with_past, due, found) for due in self._dues]
         changes = await _had(telemetry.changes, since_s, time.time())
         record.write_lines(self._directory / record.ALERTS, changes or [])
         found.spent = await _had(telemetry.spent, injected_s, rolled_back_s + EXPORT_S) or {}
@@ -469,16 +472,22 @@ class _Run:
     def _cost(self, injected_s: float) -> str:
         return self._session.guard.crossed(injected_s, list(self._ledger.entries))
 
-    def _with_past(self, due: Due) -> Due:
-        """With what the windows hold just now; unknown, the page may come at once."""
-        if due.page.bad is None:
-            return due
+    def _with_past(self, due: Due, found: Found) -> Due:
+        """With what the windows held when it began, and the events since; unknown, as it is."""
+        telemetry, objectives, slo_id = (
+            self._session.telemetry, self._session.objectives, due.page.slo
+        )  # fmt: skip
+        since_s = found.begun_s.get(due.page.since or "", found.injected_s)
+        bad = 1.0 if due.page.bad is None else due.page.bad
         try:
-            past = self._session.telemetry.past(due.page.slo, time.time())
+            past = telemetry.past(slo_id, since_s)
+            events = telemetry.events(slo_id, since_s, found.rolled_back_s)
         except UserError:
-            return replace(due, earliest_s=0.0)
-        earliest_s = self._session.objectives.earliest_s(due.page.slo, due.page.bad, past)
-        return replace(due, earliest_s=earliest_s)
+            return due
+        earliest_s = objectives.earliest_s(slo_id, bad, past, events) if past else None
+        if earliest_s is None:
+            return due
+        return replace(due, earliest_s=earliest_s, not_before_s=objectives.not_before_s(earliest_s))
 
     def _came(
         self, due: Due, pages: Sequence[Page], injected_s: float, begun_s: dict[str, float]

@@ -21,8 +21,11 @@ from prove.verify.shop import supervised
 Database = Literal["sqlite", "postgres"]
 DISK_MB = 256
 """Of each service of a stack of our own, so that it can be full."""
-URLS = ("product", "order", "payment", "acquirer", "injector", "prometheus", "alertmanager")
-"""What a scenario or its runner talks to."""
+URLS = (
+    *("product", "order", "payment", "acquirer", "injector"),
+    *("prometheus", "alertmanager", "victorialogs"),
+)
+"""What a scenario, its runner or who keeps the evidence talks to."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class _Urls(BaseModel):
     alertmanager: str
     acquirer: str | None = None
     injector: str | None = None
+    victorialogs: str | None = None
 
 
 class _File(BaseModel):

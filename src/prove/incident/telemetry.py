@@ -10,7 +10,7 @@ from prove.clients.prometheus import Prometheus
 from prove.clients.server import Server
 from prove.incident.record import AlertChange, Page
 from prove.incident.target import Target
-from prove.incident.theory import Objectives
+from prove.incident.theory import Objectives, Second
 from prove.slo import durations
 
 TIMEOUT_S = 3.0
@@ -24,7 +24,9 @@ class Telemetry:
     def __init__(self, target: Target, objectives: Objectives) -> None:
         self._prometheus = Prometheus(target.urls["prometheus"], timeout_s=TIMEOUT_S)
         self._objectives = objectives
-        self._ratio = f"slo:sli_error:ratio_rate{durations.text(objectives.measures_s)}"
+        window = durations.text(objectives.measures_s)
+        self._ratio = f"slo:sli_error:ratio_rate{window}"
+        self._events = f"slo:sli_total:events{window}"
 
     def bad(self) -> dict[str, float]:
         """Of each SLI, the share of bad events in the shortest window."""
@@ -48,19 +50,33 @@ class Telemetry:
         query = f'ALERTS{{alertstate="firing", {PAGES}}}'
         return {sample.labels.get("sloth_id", "") for sample in self._prometheus.query(query)}
 
-    def past(self, slo_id: str, until_s: float) -> list[float]:
-        """The bad share of each second before, as far back as a page's longest window looks.
+    def past(self, slo_id: str, until_s: float) -> list[Second]:
+        """The seconds before, as far back as a page's longest window looks.
 
         Less, where the SLI is younger than that.
         """
         step_s, back_s = self._objectives.measures_s, self._objectives.looks_back_s
-        query = f'{self._ratio}{{sloth_id="{slo_id}"}}'
-        found = self._prometheus.range(query, until_s - back_s + step_s, until_s, step_s)
-        points = sorted(point for each in found for point in each.points)
-        past: list[float] = []
-        for _, value in points:
-            past += [value if value == value else 0.0] * step_s
+        between = (until_s - back_s + step_s, until_s, step_s)
+        shares = self._points(self._ratio, slo_id, *between)
+        events = self._points(self._events, slo_id, *between)
+        past: list[Second] = []
+        for at_s in sorted({*shares, *events}):
+            count = events.get(at_s, 0.0) / step_s if events else 1.0
+            past += [Second(shares.get(at_s, 0.0), count)] * step_s
         return past
+
+    def events(self, slo_id: str, start_s: float, end_s: float) -> list[float]:
+        """How many there were in each second; nothing where the SLI counts none."""
+        window_s, step_s = self._objectives.measures_s, self._objectives.windows.interval_s
+        later_s = window_s / 2  # a window tells of its middle
+        found = self._points(self._events, slo_id, start_s + later_s, end_s + later_s, step_s)
+        return [found[at_s] / window_s for at_s in sorted(found) for _ in range(step_s)]
+
+    def _points(
+        self, series: str, slo_id: str, start_s: float, end_s: float, step_s: int
+    ) -> dict[float, float]:
+        found = self._prometheus.range(f'{series}{{sloth_id="{slo_id}"}}', start_s, end_s, step_s)
+        return {at_s: value for each in found for at_s, value in each.points if value == value}
 
     def spent(self, since_s: float, until_s: float) -> dict[str, float]:
         """The share of each SLO's error budget that went between two Unix times."""

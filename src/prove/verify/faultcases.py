@@ -24,6 +24,8 @@ from prove.stack import databases, disks, drill, state
 from prove.stack.settings import StackSettings, link_port
 
 SKU, CATEGORY, PRICE_MINOR = "FAULTS-01", "faults", 1999
+PRODUCTS, DESCRIPTION = 50, "Sold while things break. " * 20
+"""Of the catalogue: so many that a list of them is a long answer."""
 PATIENCE_S = 1.0
 SLOW_S = 0.4
 DELAY_MS = 800
@@ -32,6 +34,13 @@ CPU_SHARE = 0.3
 CPU_SAMPLE_S = 0.4
 LEAK_MB = 64
 STATUS = 418
+LINK_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "latency": {"latency_ms": DELAY_MS},
+    "reset": {},
+    "black-hole": {},
+    "half-open": {},
+    "bandwidth": {"kib_per_s": 4},
+}
 
 PATHS = {
     "product": f"/api/v1/products/{SKU}",
@@ -39,6 +48,10 @@ PATHS = {
     "payment": "/api/v1/payments?order_id=verify-faults",
 }
 """Read from the database."""
+LONG = f"/api/v1/products?category={CATEGORY}&limit={PRODUCTS}"
+"""The same, and much of it."""
+TABLES = {"product": "products", "order": "orders", "payment": "payments"}
+"""One that each service writes to."""
 
 
 @dataclass
@@ -80,9 +93,9 @@ class World:
 class Case:
     """A fault, and how to look whether it is there.
 
-    Cases of one `target` are broken by turns, those of others meanwhile. `steady_s`: for so long
-    nothing is to be seen of it, where it comes and goes. `crowd` requests are sent once it is set,
-    for it to hold.
+    Cases of one `target` are broken by turns, those of others meanwhile, but for those that are
+    `alone`, for all others need what they break. `steady_s`: for so long nothing is to be seen of
+    it, where it comes and goes. `crowd` requests are sent once it is set, for it to hold.
     """
 
     target: str
@@ -94,6 +107,7 @@ class Case:
     detail: str = ""
     steady_s: float = 0.0
     crowd: int = 0
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -129,11 +143,26 @@ async def unready(world: World, case: Case) -> bool:
 
 async def killed(world: World, case: Case) -> bool:
     """It is another process than at the last look, or not ready yet."""
+    return _is_another(world, case) or await unready(world, case)
+
+
+def _is_another(world: World, case: Case) -> bool:
     current = state.load(world.settings.home)
     now = current.process(case.params["process"]).id if current else None
     before = world.remembered.get(case.name)
     world.remembered[case.name] = now
-    return now is None or now != before or await unready(world, case)
+    return now is None or now != before
+
+
+async def without_data(world: World, _: Case) -> bool:
+    """A service doesn't answer what it has to read from the database."""
+    answers = (world.ask("GET", world.url(service) + path) for service, path in PATHS.items())
+    return any(status != 200 for status, _, _ in await asyncio.gather(*answers))
+
+
+async def database_killed(world: World, case: Case) -> bool:
+    """The server is another process than at the last look, or services don't get at it yet."""
+    return _is_another(world, case) or await without_data(world, case)
 
 
 async def odd_answer(world: World, case: Case) -> bool:
@@ -162,6 +191,12 @@ async def narrow_link(world: World, case: Case) -> bool:
     """A long answer takes its time over the link."""
     url = world.url(link_port(case.params["link"]))
     status, _, took_s = await world.ask("GET", url + "/openapi.json")
+    return status != 200 or took_s > SLOW_S
+
+
+async def narrow_database_link(world: World, _: Case) -> bool:
+    """A list takes its time from the database to the service."""
+    status, _body, took_s = await world.ask("GET", world.url("product") + LONG)
     return status != 200 or took_s > SLOW_S
 
 
@@ -200,6 +235,8 @@ async def bloated(world: World, case: Case) -> bool:
 async def locked(world: World, case: Case) -> bool:
     """Nobody can write to the service's database."""
     url = databases.url(world.settings, case.target)
+    if url.startswith(databases.SCHEME):
+        return await asyncio.to_thread(_is_table_locked, url, TABLES[case.target])
     file = world.settings.home / url.removeprefix("sqlite:///")
     return await asyncio.to_thread(_is_locked, file)
 
@@ -251,6 +288,17 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
+def _is_table_locked(url: str, table: str) -> bool:
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=2) as connection:
+            connection.execute(f'LOCK TABLE "{table}" IN ROW EXCLUSIVE MODE NOWAIT'.encode())
+    except psycopg.Error:
+        return True
+    return False
+
+
 async def _raw(port: int, method: str, path: str, body: bytes) -> bytes:
     """All that comes back over a connection that is used once."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -285,6 +333,8 @@ def catalogue(settings: StackSettings) -> list[Case]:
         _load("reads"),
         _load("checkouts"),
     ]
+    if databases.has_own_server(settings):
+        cases += [*_of_database_links(), *_of_database()]
     if settings.disk_mb and disks.directory(settings, "order").is_mount():
         for service in disks.SERVICES:
             target = {"process": service}
@@ -353,13 +403,6 @@ def _of_processes() -> list[Case]:
 
 
 def _of_links() -> list[Case]:
-    kinds: Mapping[str, Mapping[str, Any]] = {
-        "latency": {"latency_ms": DELAY_MS},
-        "reset": {},
-        "black-hole": {},
-        "half-open": {},
-        "bandwidth": {"kib_per_s": 4},
-    }
     return [
         Case(
             link.partition("-")[2],
@@ -370,8 +413,41 @@ def _of_links() -> list[Case]:
             detail=f"{link} {kind}",
         )
         for link in ("order-product", "order-payment", "payment-acquirer")
-        for kind, params in kinds.items()
+        for kind, params in LINK_KINDS.items()
         if (link, kind) != ("payment-acquirer", "bandwidth")  # it has no long answers
+    ]
+
+
+def _of_database_links() -> list[Case]:
+    """Between each service and its database; of the answers a list alone is long."""
+    return [
+        Case(
+            service,
+            INJECTOR,
+            "link",
+            {"link": f"{service}-{databases.NAME}", "kind": kind, **params},
+            narrow_database_link if kind == "bandwidth" else odd_answer,
+            detail=f"{service}-{databases.NAME} {kind}",
+        )
+        for service in PATHS
+        for kind, params in LINK_KINDS.items()
+        if kind != "bandwidth" or service == "product"
+    ]
+
+
+def _of_database() -> list[Case]:
+    looks: Mapping[str, Look] = {
+        "kill": database_killed,
+        "pause": without_data,
+        "down": without_data,
+    }
+    name = databases.NAME
+    return [
+        Case(name, INJECTOR, "database-stop", {}, without_data, alone=True),
+        *(
+            Case(name, INJECTOR, type_, {"process": name}, look, detail=name, alone=True)
+            for type_, look in looks.items()
+        ),
     ]
 
 

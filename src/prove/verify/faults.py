@@ -11,8 +11,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -28,8 +28,10 @@ from prove.stack import lifecycle, processes, state
 from prove.stack.settings import StackSettings, on_free_ports
 from prove.verify.faultcases import (
     CATEGORY,
+    DESCRIPTION,
     PATHS,
     PRICE_MINOR,
+    PRODUCTS,
     SKU,
     Case,
     World,
@@ -56,6 +58,8 @@ EARLY_SHARE, EARLY_S = 0.2, 0.5
 PASSING = (409, 503)
 """Another fault has what this one is about; what it is about is just being started."""
 PAUSE_S = 2.0
+ALONE_PAUSE_S = 30.0
+"""Between two turns of what has to be alone: all others wait for it."""
 LOOK_S = 0.15
 WATCH_S = 0.5
 POLL_S = 0.02
@@ -63,6 +67,7 @@ PUT_S = 10.0
 READY_S = 180.0
 
 Kind = Literal["stayed", "unseen", "left"]
+Database = Literal["sqlite", "postgres"]
 
 
 class Watch(Protocol):
@@ -106,6 +111,7 @@ class Result(BaseModel):
     """
 
     seed: int
+    database: Database = "sqlite"
     kills: int = 0
     early: int = 0
     clients: int = 0
@@ -131,19 +137,24 @@ class Result(BaseModel):
 
 @dataclass(frozen=True)
 class Siege:
-    """A drill stack in `home`, whose injector is killed `kills` times."""
+    """A drill stack in `home`, whose injector is killed `kills` times.
+
+    `only`: of the faults those whose name has this in it.
+    """
 
     home: Path
     kills: int
     seed: int
     watch: Watch
+    database: Database = "sqlite"
+    only: str = ""
 
     def run(self) -> Result:
         """All of it; raises UserError when the stack does not start, or does not recover."""
-        result = Result(seed=self.seed)
+        result = Result(seed=self.seed, database=self.database)
         began = time.monotonic()
         with self._stack() as settings:
-            Shop(settings).import_products([_product()])
+            Shop(settings).import_products(_products())
             asyncio.run(self._besiege(settings, result))
         result.seconds = round(time.monotonic() - began, 1)
         return result
@@ -152,7 +163,11 @@ class Siege:
     def _stack(self) -> Iterator[StackSettings]:
         self.watch.phase("starting the stack", 1)
         settings = on_free_ports(self.home / "stack").model_copy(
-            update={"profile": "drill", "disk_mb": DISK_MB}
+            update={
+                "profile": "drill",
+                "database": self.database,
+                "disk_mb": DISK_MB if self.database == "sqlite" else 0,
+            }
         )
         binaries = processes.ensure_binaries()
         with lifecycle.lock(settings) as held:
@@ -165,11 +180,12 @@ class Siege:
         async with aiohttp.ClientSession(connector=connector, trust_env=False) as http:
             world = World(settings, http)
             targets: dict[str, list[Case]] = {}
-            for case in catalogue(settings):
+            for case in self._cases(settings):
                 result.cases[case.name] = Tally()
                 targets.setdefault(case.target, []).append(case)
+            order = Order()
             turns = [
-                _Turns(world, cases, random.Random(f"{self.seed} {target}"), result)  # noqa: S311
+                _Turns(world, cases, random.Random(f"{self.seed} {target}"), result, order)  # noqa: S311
                 for target, cases in targets.items()
             ]
             self.watch.phase("each fault once, nobody killed", len(result.cases))
@@ -189,6 +205,13 @@ class Siege:
                 result,
             )
             await _look_around(settings, result)
+
+    def _cases(self, settings: StackSettings) -> list[Case]:
+        cases = [case for case in catalogue(settings) if self.only in case.name]
+        if not cases:
+            names = ", ".join(case.name for case in catalogue(settings))
+            raise UserError(f"no fault has {self.only!r} in its name; there are {names}")
+        return cases
 
     async def _watched(
         self, work: "asyncio.Future[Any]", done: Callable[[], int], result: Result
@@ -217,13 +240,49 @@ class Siege:
             result.early += early
 
 
+class Order:
+    """Who breaks something that all others need is alone meanwhile."""
+
+    def __init__(self) -> None:
+        self._at_work, self._waiting = 0, 0
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def turn(self, *, alone: bool) -> AsyncIterator[None]:
+        """Whoever wants to be alone comes before those who don't mind."""
+        async with self._changed:
+            self._waiting += alone
+            try:
+                await self._changed.wait_for(
+                    lambda: not self._at_work if alone else not self._waiting
+                )
+            except BaseException:
+                self._waiting -= alone
+                self._changed.notify_all()
+                raise
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._at_work -= 1
+                self._waiting -= alone
+                self._changed.notify_all()
+
+
 class _Turns:
     """The cases of one target: set, looked at, waited for, again and again."""
 
     def __init__(
-        self, world: World, cases: Sequence[Case], draw: random.Random, result: Result
+        self,
+        world: World,
+        cases: Sequence[Case],
+        draw: random.Random,
+        result: Result,
+        order: Order,
     ) -> None:
         self._world, self._cases, self._draw, self._result = world, cases, draw, result
+        self._order, self._alone = order, any(case.alone for case in cases)
         token = world.settings.admin_token_file.read_text().strip()
         self._headers = {"Authorization": f"Bearer {token}"}
 
@@ -231,7 +290,11 @@ class _Turns:
         for case in self._cases:
             until = time.monotonic() + READY_S
             # What the fault before was about may still be on its way back.
-            while not await self._turn([case], ALONE_TTL_S, client=False):
+            while True:
+                async with self._order.turn(alone=self._alone):
+                    done = await self._turn([case], ALONE_TTL_S, client=False)
+                if done:
+                    break
                 self._give_up_after(until, [case])
                 await asyncio.sleep(LOOK_S)
 
@@ -242,8 +305,11 @@ class _Turns:
             if self._draw.random() < BOTH_SHARE and other is not cases[0]:
                 cases.append(other)
             client = self._draw.random() < CLIENTS_SHARE
-            await self._turn(cases, self._draw.randint(*TTL_S), client=client)
-            await asyncio.sleep(self._draw.random() * PAUSE_S)
+            ttl_s = self._draw.randint(*TTL_S)
+            async with self._order.turn(alone=self._alone):
+                await self._turn(cases, ttl_s, client=client)
+            pause_s = self._draw.random() * (ALONE_PAUSE_S if self._alone else PAUSE_S)
+            await asyncio.wait([killing], timeout=pause_s)
 
     async def _turn(self, cases: Sequence[Case], ttl_s: int, *, client: bool) -> bool:
         """Set them, and wait until nothing is to be seen of them; that is due in time.
@@ -398,13 +464,18 @@ async def _look_around(settings: StackSettings, result: Result) -> None:
         result.violated("left", each, "nothing, when all was over", "it was still there")
 
 
-def _product() -> dict[str, object]:
-    return {
-        "sku": SKU,
-        "name": "Sold while things break",
-        "description": "Sold by verify faults only.",
-        "category": CATEGORY,
-        "price_minor": PRICE_MINOR,
-        "currency": "GBP",
-        "stock": STOCK,
-    }
+def _products() -> list[dict[str, object]]:
+    """That which is bought and looked at, and others beside it in the list."""
+    skus = [SKU, *(f"{SKU}-{number:02}" for number in range(1, PRODUCTS))]
+    return [
+        {
+            "sku": sku,
+            "name": "Sold by verify faults only",
+            "description": DESCRIPTION,
+            "category": CATEGORY,
+            "price_minor": PRICE_MINOR,
+            "currency": "GBP",
+            "stock": STOCK,
+        }
+        for sku in skus
+    ]

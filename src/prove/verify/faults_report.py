@@ -90,7 +90,7 @@ def show(result: Result, console: Console) -> None:
 
 def write(directory: Path, result: Result, run: Run, command: str) -> Path:
     """The page and, beside it, the same as JSON; returns the page. Raises UserError."""
-    page = directory / "verify-faults.md"
+    page = directory / f"verify-faults{'-postgres' * (result.database == 'postgres')}.md"
     report.save(page, markdown(result, run, command), document(result, page), run, command)
     return page
 
@@ -101,7 +101,14 @@ def markdown(result: Result, run: Run, command: str) -> str:
     parts = [
         f"# {CLAIM}",
         f"**Verdict: {report.verdict(not count)}**, violations: {count}.",
-        report.table(("run", ""), [*report.stamp(run, command), ("seed", str(result.seed))]),
+        report.table(
+            ("run", ""),
+            [
+                *report.stamp(run, command),
+                ("seed", str(result.seed)),
+                ("databases", result.database),
+            ],
+        ),
         report.table(("figure", ""), rows(result)),
         report.table(HEADINGS, [_cells(name, of) for name, of in result.cases.items()]),
     ]

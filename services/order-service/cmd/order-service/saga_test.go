@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,6 +145,51 @@ func TestARefusalAfterAnAttemptWithoutAnswerHoldsNothing(t *testing.T) {
 	if again := s.checkout("k", "tok_approve"); again.raw != refused.raw {
 		t.Errorf("repeated: %s\nfirst: %s", again.raw, refused.raw)
 	}
+}
+
+// The acquirer was slow, so the Payment Service answers at the last moment: the charge is made, and
+// its order must not be rejected as if nobody had been asked.
+func TestAChargeAnsweredAsTheCustomersTimeEndsIsNotTakenForNeverSent(t *testing.T) {
+	var over atomic.Bool
+	s := newShopWith(t, func(o *order.Service) { o.Payments = &lastMoment{Payments: o.Payments, over: &over} })
+	s.peers.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/payments") {
+			over.Store(true)
+		}
+		return false
+	})
+	s.want(s.checkout("k", "tok_approve"), 201, "")
+	s.eventually("nothing is left to do", func() bool { return !s.unfinished() })
+	if got := s.until(s.only(), "confirmed"); s.peers.Payments("captured") != 1 || s.peers.Stock("A") == 100 {
+		t.Errorf("the charge was made, and the order is %s", got.raw)
+	}
+}
+
+// lastMoment lets the time of the first charge end once it has been answered.
+type lastMoment struct {
+	order.Payments
+	over  *atomic.Bool
+	asked atomic.Bool
+}
+
+func (p *lastMoment) Charge(ctx context.Context, c order.Charge, wait time.Duration) (order.Payment, error) {
+	if p.asked.Swap(true) {
+		return p.Payments.Charge(ctx, c, wait)
+	}
+	return p.Payments.Charge(ending{ctx, p.over}, c, wait)
+}
+
+// ending has ended for who asks, and interrupts nobody.
+type ending struct {
+	context.Context
+	over *atomic.Bool
+}
+
+func (c ending) Err() error {
+	if c.over.Load() {
+		return context.DeadlineExceeded
+	}
+	return c.Context.Err()
 }
 
 // broken panics the first time that it is asked for something.
