@@ -156,9 +156,7 @@ TOOLS: dict[str, Program] = {
             directory="tools/kube_state_metrics",
             version="2.15.0",  # the newest that the checksum database knows
             stamp="github.com/prometheus/common/version.Version",
-            binaries=(
-                Binary("kube-state-metrics", "k8s.io/kube-state-metrics/v2", ("version",)),
-            ),
+            binaries=(Binary("kube-state-metrics", "k8s.io/kube-state-metrics/v2", ("version",)),),
             on_demand=True,
         ),
     )
