@@ -1,4 +1,4 @@
-"""Everything that is generated for Kubernetes: the chart's files, `k8s/` and the table of values."""
+"""All that is generated for Kubernetes: the chart's files, `k8s/` and the table of values."""
 
 import subprocess
 from pathlib import Path
