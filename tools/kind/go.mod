@@ -1,4 +1,4 @@
-// kind: Kubernetes in Docker.
+// kind, Kubernetes in Docker, for `provectl up --on kind`.
 module prove/tools/kind
 
 go 1.26.0

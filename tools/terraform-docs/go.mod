@@ -1,4 +1,4 @@
-// terraform-docs, for the modules' READMEs.
+// terraform-docs, for the READMEs of terraform/modules.
 module prove/tools/terraform-docs
 
 go 1.26.0

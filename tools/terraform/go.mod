@@ -1,4 +1,5 @@
-// Terraform.
+// Terraform, for terraform/. 1.11.4 is the newest release of which the Go module proxy also has the
+// modules nested in its repository, which its own go.mod finds beside it.
 module prove/tools/terraform
 
 go 1.26.0

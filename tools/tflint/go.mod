@@ -1,4 +1,4 @@
-// tflint, for what terraform validate lets through.
+// tflint, for what `terraform validate` lets through in terraform/.
 module prove/tools/tflint
 
 go 1.26.3

@@ -12,8 +12,8 @@ CHART = Path("charts") / "prove"
 FILES = CHART / "files"
 K8S = Path("k8s")
 REFERENCE = Path("docs") / "reference" / "chart-values.md"
-BY_HAND = frozenset({"edges.yaml"})
-"""In `FILES`, not generated."""
+BY_HAND = frozenset({"edges.yaml", "kind.yaml"})
+"""In `FILES` and `K8S`, not generated."""
 
 
 def helm(binary: Path, *arguments: str) -> str:
