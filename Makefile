@@ -42,6 +42,9 @@ check-go: $(VENV)/.dev
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
+	@echo "== tools/manifests: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l tools/manifests)" ] \
+	  && staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) \
+	  && cd tools/manifests && $(GO) vet ./... && "$$staticcheck" ./...
 
 check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
@@ -54,6 +57,7 @@ check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl dashboards build --check
 	@$(BIN)/provectl incident schema | cmp - incidents/scenario.schema.json
 	@$(BIN)/provectl incident lint
+	@$(BIN)/provectl chart build --check
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race -timeout 20m ./...) || exit 1; done
@@ -62,6 +66,7 @@ test-go:
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
+	@$(BIN)/provectl tools build helm manifests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)
@@ -76,8 +81,9 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
-	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
-	  --strip-extras --no-emit-index-url --no-emit-find-links --no-header -o $$f.txt $$f.in; done
+	cd requirements && for f in runtime dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \
+	  ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-header $${2:+$$2 $$3} -o $$1.txt $$1.in || exit 1; done
 
 clean: ## Remove the environment; built servers stay in the cache (`provectl tools list` shows where)
 	rm -rf $(VENV)
