@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,8 +17,28 @@ if TYPE_CHECKING:
     from prove.stack.state import StackState
 
 
+Place = Annotated[
+    str | None,
+    typer.Option("--on", metavar="PLACE", help="`kind`, or `context` with a NAME: on Kubernetes."),
+]
+Context = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="With --on context: its name.")
+]
+Namespace = Annotated[str, typer.Option(help="With --on: the namespace.")]
+
+
 def up(
+    context: Context = None,
     *,
+    on: Place = None,
+    namespace: Namespace = "prove",
+    values: Annotated[
+        list[Path] | None,
+        typer.Option("--values", "-f", help="With --on: a file of chart values; the last wins."),
+    ] = None,
+    timeout: Annotated[
+        int, typer.Option(min=1, help="With --on: seconds until all of it must be ready.")
+    ] = 600,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave it running and return once it is ready.")
     ] = False,
@@ -32,10 +53,33 @@ def up(
 
     Builds what is missing, checks ports and disk, ends what a killed stack left behind. Where a
     stack runs already, shows where. PROVE_HOME and PROVE_PORT_OFFSET make a second one beside it.
+
+    With --on it runs on Kubernetes instead: on kind (a cluster in Docker, made for it), or on any
+    cluster of your kubeconfig whose nodes can pull the images (--values names a registry).
+
+    Examples:
+
+        provectl up
+
+        provectl up --on kind
+
+        provectl up --on context staging --values registry.yaml
     """
     from prove.stack import settings as stack_settings
     from prove.stack.hints import command
 
+    if on is not None or context is not None:
+        from prove.commands import on as cluster
+
+        cluster.up(
+            on,
+            context,
+            namespace=namespace,
+            values=values or [],
+            timeout_s=timeout,
+            detach=detach,
+        )
+        return
     settings = stack_settings.load()
     if drill:
         settings = settings.model_copy(update={"profile": "drill"})
