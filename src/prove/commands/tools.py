@@ -9,7 +9,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from prove.errors import UserError
-from prove.tools import TOOLS, ConsoleProgress, Program, cache_dir, ensure, find, verify
+from prove.tools import (
+    CLUSTER_TOOLS,
+    TOOLS,
+    ConsoleProgress,
+    Program,
+    cache_dir,
+    ensure,
+    find,
+    verify,
+)
 
 app = typer.Typer(
     name="tools",
@@ -18,11 +27,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+Cluster = Annotated[bool, typer.Option("--cluster", help="Those for Kubernetes too.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command("list")
-def list_tools(json_output: Json = False) -> None:
+def list_tools(cluster: Cluster = False, json_output: Json = False) -> None:
     """Show every tool: its version, where it comes from, its size.
 
     From the cache: it was built before. From PATH: a fitting version you already have is used.
@@ -34,7 +44,8 @@ def list_tools(json_output: Json = False) -> None:
 
         provectl tools list --json | jq -r '.tools[] | select(.source == null) | .name'
     """
-    rows = [_describe(tool) for tool in TOOLS.values()]
+    listed = TOOLS | CLUSTER_TOOLS if cluster else TOOLS
+    rows = [_describe(tool) for tool in listed.values()]
     if json_output:
         typer.echo(json.dumps({"cache": str(cache_dir()), "tools": rows}))
         return
@@ -44,10 +55,10 @@ def list_tools(json_output: Json = False) -> None:
         size = row["size_bytes"]
         table.add_row(
             str(row["name"]),
-            str(row["version"]),
+            str(row["version"] or "ours"),
             str(row["source"] or "not built"),
             f"{size / 1e6:.0f}" if isinstance(size, int) and size else "",
-            ", ".join(binary.name for binary in TOOLS[str(row["name"])].binaries),
+            ", ".join(binary.name for binary in listed[str(row["name"])].binaries),
         )
     console = Console()
     console.print(table)
@@ -59,21 +70,25 @@ def build(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all of them.")
     ] = None,
+    cluster: Cluster = False,
 ) -> None:
     """Build what isn't there yet, from the source go.sum pins.
 
     The first time this takes some ten minutes on two cores; results are cached by version
     outside the checkout, so later checkouts find them there. Other commands build what they need
-    by themselves: this is for doing it ahead of time.
+    by themselves: this is for doing it ahead of time. Those for Kubernetes take half an hour more.
 
     Examples:
 
         provectl tools build
 
         provectl tools build prometheus jaeger
+
+        provectl tools build --cluster
     """
+    wanted = names or (TOOLS | CLUSTER_TOOLS if cluster else TOOLS)
     with ConsoleProgress() as progress:
-        ensure(*(names or TOOLS), progress=progress)
+        ensure(*wanted, progress=progress)
 
 
 @app.command("verify")
@@ -105,9 +120,10 @@ def path(
 
         $(provectl tools path promtool) check config observability/prometheus/prometheus.yml
     """
-    owner = next((tool for tool in TOOLS.values() if name in {b.name for b in tool.binaries}), None)
+    every = [*TOOLS.values(), *CLUSTER_TOOLS.values()]
+    owner = next((tool for tool in every if name in {b.name for b in tool.binaries}), None)
     if owner is None:
-        known = ", ".join(binary.name for tool in TOOLS.values() for binary in tool.binaries)
+        known = ", ".join(binary.name for tool in every for binary in tool.binaries)
         raise UserError(f"there is no binary {name!r}; there are {known}")
     with ConsoleProgress() as progress:
         typer.echo(str(ensure(owner.name, progress=progress)[name]))

@@ -23,8 +23,8 @@ class Program:
 
     `version` is the pinned upstream version without its `v`; None for our own programs, which are
     never taken from PATH. `stamp` is the Go variable that gets the version at link time, for
-    programs that don't know it by themselves. `components` are the names a Collector found on PATH
-    must list to be fitting.
+    programs that don't know it by themselves; `stamps` are further ones with their values.
+    `components` are the names a Collector found on PATH must list to be fitting.
     """
 
     name: str
@@ -33,15 +33,24 @@ class Program:
     version: str | None = None
     tags: tuple[str, ...] = ()
     stamp: str | None = None
+    stamps: tuple[str, ...] = ()
     components: frozenset[str] = frozenset()
 
     @property
     def build_flags(self) -> tuple[str, ...]:
         """Flags of `go build`: small, reproducible, from go.sum alone."""
-        link = "-s -w" + (f" -X {self.stamp}={self.version}" if self.stamp else "")
+        version = (f"{self.stamp}={self.version}",) if self.stamp else ()
+        link = " ".join(("-s -w", *(f"-X {setting}" for setting in (*version, *self.stamps))))
         tags = (f"-tags={','.join(self.tags)}",) if self.tags else ()
         return ("-mod=readonly", "-trimpath", *tags, f"-ldflags={link}")
 
+
+# Go's linker can't read a version from a module that is built from outside its repository.
+_KUBERNETES_VERSION = tuple(
+    f"{package}.{variable}={value}"
+    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    for variable, value in (("gitVersion", "v1.34.4"), ("gitMajor", "1"), ("gitMinor", "34"))
+)
 
 TOOLS: dict[str, Program] = {
     tool.name: tool
@@ -132,6 +141,76 @@ TOOLS: dict[str, Program] = {
                     version_args=("-version",),
                 ),
             ),
+        ),
+    )
+}
+
+# Those of `make test-cluster` and `provectl up --on`: built when something asks for them by name.
+CLUSTER_TOOLS: dict[str, Program] = {
+    tool.name: tool
+    for tool in (
+        Program(
+            name="kubectl",
+            directory="tools/kubernetes",
+            version="1.34.4",
+            stamps=_KUBERNETES_VERSION,
+            binaries=(
+                Binary(
+                    "kubectl",
+                    "k8s.io/kubernetes/cmd/kubectl",
+                    version_args=("version", "--client"),
+                ),
+            ),
+        ),
+        Program(
+            name="kubernetes",
+            directory="tools/kubernetes",
+            version="1.34.4",
+            stamps=_KUBERNETES_VERSION,
+            binaries=(
+                *(
+                    Binary(name, f"k8s.io/kubernetes/cmd/{name}")
+                    for name in (
+                        "kube-apiserver",
+                        "kube-controller-manager",
+                        "kube-scheduler",
+                        "kubelet",
+                        "kube-proxy",
+                    )
+                ),
+            ),
+        ),
+        Program(
+            name="metrics-server",
+            directory="tools/kubernetes",  # shares what Kubernetes is made of
+            version="0.8.0",
+            stamps=("k8s.io/client-go/pkg/version.gitVersion=v0.8.0",),
+            binaries=(
+                Binary("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+            ),
+        ),
+        Program(
+            name="coredns",
+            directory="tools/coredns",
+            version="1.15.0",
+            binaries=(Binary("coredns", ".", version_args=("-version",)),),
+        ),
+        Program(
+            name="cilium",
+            directory="tools/cilium",
+            version="1.20.2",
+            stamps=("github.com/cilium/cilium/pkg/version.ciliumVersion=1.20.2",),
+            binaries=(
+                Binary("cilium-agent", "github.com/cilium/cilium/daemon"),
+                Binary(
+                    "cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni", ("VERSION",)
+                ),
+            ),
+        ),
+        Program(
+            name="cluster-programs",
+            directory="tests/cluster/programs",
+            binaries=(Binary("pause", "./pause"), Binary("toy", "./toy")),
         ),
     )
 }
