@@ -185,9 +185,7 @@ CLUSTER_TOOLS: dict[str, Program] = {
             directory="tools/kubernetes",  # shares what Kubernetes is made of
             version="0.8.0",
             stamps=("k8s.io/client-go/pkg/version.gitVersion=v0.8.0",),
-            binaries=(
-                Binary("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
-            ),
+            binaries=(Binary("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),),
         ),
         Program(
             name="coredns",
@@ -202,9 +200,7 @@ CLUSTER_TOOLS: dict[str, Program] = {
             stamps=("github.com/cilium/cilium/pkg/version.ciliumVersion=1.20.2",),
             binaries=(
                 Binary("cilium-agent", "github.com/cilium/cilium/daemon"),
-                Binary(
-                    "cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni", ("VERSION",)
-                ),
+                Binary("cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni", ("VERSION",)),
             ),
         ),
         Program(
