@@ -34,7 +34,7 @@ test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-e
 
 test-cluster: $(VENV)/.dev ## The shop on a real Kubernetes of its own on this machine, as root: half an hour of builds once
 	@tests/cluster/packages
-	@$(BIN)/provectl tools build --cluster
+	@$(BIN)/provectl tools build --all
 	@PROVE_CLUSTER_FIGURES=$${PROVE_CLUSTER_FIGURES-.prove/cluster.json} $(BIN)/pytest tests/cluster
 
 check: check-go check-python check-generated ## Formatting, types, static analysis, cross-compilation, generated files
@@ -83,8 +83,9 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
-	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
-	  --strip-extras --no-emit-index-url --no-emit-find-links --no-header -o $$f.txt $$f.in; done
+	cd requirements && for f in runtime dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \
+	  ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-header $${2:+$$2 $$3} -o $$1.txt $$1.in || exit 1; done
 
 clean: ## Remove the environment; built servers stay in the cache (`provectl tools list` shows where)
 	rm -rf $(VENV)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prove.tools import CLUSTER_TOOLS, SERVICES, TOOLS, Program, repository_root
+from prove.tools import SERVICES, TOOLS, Program, repository_root
 from prove.tools.builder import SOURCE_SUFFIXES, fits, required_go
 
 ROOT = repository_root()
@@ -28,23 +28,23 @@ def pins(program: Program) -> dict[str, str]:
         ("k6", "go.k6.io/k6"),
         ("kubectl", "k8s.io/kubernetes"),
         ("kubernetes", "k8s.io/kubernetes"),
-        ("metrics-server", "sigs.k8s.io/metrics-server"),
+        ("metrics_server", "sigs.k8s.io/metrics-server"),
         ("coredns", "github.com/coredns/coredns"),
         ("cilium", "github.com/cilium/cilium"),
     ],
 )
 def test_a_tool_has_the_version_its_go_mod_pins(name: str, module: str) -> None:
-    tool = (TOOLS | CLUSTER_TOOLS)[name]
+    tool = TOOLS[name]
     assert tool.version == pins(tool)[module]
 
 
 def test_kubernetes_is_told_the_version_it_was_built_from() -> None:
     # Helm and kubectl compare it; the linker can't know it outside Kubernetes' own repository.
-    version = CLUSTER_TOOLS["kubernetes"].version
+    version = TOOLS["kubernetes"].version
     assert version is not None
     major, minor, _ = version.split(".")
     for name in ("kubernetes", "kubectl"):
-        stamps = CLUSTER_TOOLS[name].stamps
+        stamps = TOOLS[name].stamps
         for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
             assert f"{package}.gitVersion=v{version}" in stamps
             assert f"{package}.gitMajor={major}" in stamps

@@ -9,16 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from prove.errors import UserError
-from prove.tools import (
-    CLUSTER_TOOLS,
-    TOOLS,
-    ConsoleProgress,
-    Program,
-    cache_dir,
-    ensure,
-    find,
-    verify,
-)
+from prove.tools import TOOLS, ConsoleProgress, Program, cache_dir, ensure, find, verify
 
 app = typer.Typer(
     name="tools",
@@ -27,12 +18,11 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Cluster = Annotated[bool, typer.Option("--cluster", help="Those for Kubernetes too.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command("list")
-def list_tools(cluster: Cluster = False, json_output: Json = False) -> None:
+def list_tools(json_output: Json = False) -> None:
     """Show every tool: its version, where it comes from, its size.
 
     From the cache: it was built before. From PATH: a fitting version you already have is used.
@@ -44,8 +34,7 @@ def list_tools(cluster: Cluster = False, json_output: Json = False) -> None:
 
         provectl tools list --json | jq -r '.tools[] | select(.source == null) | .name'
     """
-    listed = TOOLS | CLUSTER_TOOLS if cluster else TOOLS
-    rows = [_describe(tool) for tool in listed.values()]
+    rows = [_describe(tool) for tool in TOOLS.values()]
     if json_output:
         typer.echo(json.dumps({"cache": str(cache_dir()), "tools": rows}))
         return
@@ -58,7 +47,7 @@ def list_tools(cluster: Cluster = False, json_output: Json = False) -> None:
             str(row["version"] or "ours"),
             str(row["source"] or "not built"),
             f"{size / 1e6:.0f}" if isinstance(size, int) and size else "",
-            ", ".join(binary.name for binary in listed[str(row["name"])].binaries),
+            ", ".join(binary.name for binary in TOOLS[str(row["name"])].binaries),
         )
     console = Console()
     console.print(table)
@@ -68,15 +57,17 @@ def list_tools(cluster: Cluster = False, json_output: Json = False) -> None:
 @app.command()
 def build(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all of them.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: what the stack runs.")
     ] = None,
-    cluster: Cluster = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Those for Kubernetes too: half an hour more.")
+    ] = False,
 ) -> None:
     """Build what isn't there yet, from the source go.sum pins.
 
     The first time this takes some ten minutes on two cores; results are cached by version
     outside the checkout, so later checkouts find them there. Other commands build what they need
-    by themselves: this is for doing it ahead of time. Those for Kubernetes take half an hour more.
+    by themselves: this is for doing it ahead of time.
 
     Examples:
 
@@ -84,9 +75,9 @@ def build(
 
         provectl tools build prometheus jaeger
 
-        provectl tools build --cluster
+        provectl tools build --all
     """
-    wanted = names or (TOOLS | CLUSTER_TOOLS if cluster else TOOLS)
+    wanted = names or (list(TOOLS) if every else _of_the_stack())
     with ConsoleProgress() as progress:
         ensure(*wanted, progress=progress)
 
@@ -103,6 +94,8 @@ def verify_tools() -> None:
     """
     failed = False
     for tool in TOOLS.values():
+        if tool.on_demand and find(tool) is None:
+            continue
         problems = verify.problems(tool)
         failed |= bool(problems)
         for line in problems or ["holds"]:
@@ -120,13 +113,16 @@ def path(
 
         $(provectl tools path promtool) check config observability/prometheus/prometheus.yml
     """
-    every = [*TOOLS.values(), *CLUSTER_TOOLS.values()]
-    owner = next((tool for tool in every if name in {b.name for b in tool.binaries}), None)
+    owner = next((tool for tool in TOOLS.values() if name in {b.name for b in tool.binaries}), None)
     if owner is None:
-        known = ", ".join(binary.name for tool in every for binary in tool.binaries)
+        known = ", ".join(binary.name for tool in TOOLS.values() for binary in tool.binaries)
         raise UserError(f"there is no binary {name!r}; there are {known}")
     with ConsoleProgress() as progress:
         typer.echo(str(ensure(owner.name, progress=progress)[name]))
+
+
+def _of_the_stack() -> list[str]:
+    return [name for name, tool in TOOLS.items() if not tool.on_demand]
 
 
 def _describe(tool: Program) -> dict[str, object]:

@@ -8,10 +8,9 @@ their sources.
 from prove.tools import verify
 from prove.tools.builder import cache_dir, check_go, ensure, ensure_service, find, repository_root
 from prove.tools.progress import ConsoleProgress, Progress
-from prove.tools.registry import CLUSTER_TOOLS, SERVICES, TOOLS, Binary, Program
+from prove.tools.registry import SERVICES, TOOLS, Binary, Program
 
 __all__ = [
-    "CLUSTER_TOOLS",
     "SERVICES",
     "TOOLS",
     "Binary",

@@ -24,7 +24,7 @@ from typing import Literal
 
 from prove.errors import UserError
 from prove.tools.progress import Progress, Silent
-from prove.tools.registry import CLUSTER_TOOLS, SERVICES, TOOLS, Binary, Program
+from prove.tools.registry import SERVICES, TOOLS, Binary, Program
 
 # What our Go modules are made of; what they embed is SQL.
 SOURCE_SUFFIXES = frozenset({".go", ".mod", ".sum", ".sql"})
@@ -96,11 +96,10 @@ def ensure(*names: str, progress: Progress | None = None) -> dict[str, Path]:
     Raises UserError for an unknown tool, a missing or too old Go, or a failed build.
     """
     paths: dict[str, Path] = {}
-    known = TOOLS | CLUSTER_TOOLS
     for name in names:
-        if name not in known:
-            raise UserError(f"there is no tool {name!r}; there are {', '.join(known)}")
-        paths |= _ensure(known[name], progress or Silent())
+        if name not in TOOLS:
+            raise UserError(f"there is no tool {name!r}; there are {', '.join(TOOLS)}")
+        paths |= _ensure(TOOLS[name], progress or Silent())
     return paths
 
 

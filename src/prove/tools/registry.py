@@ -24,7 +24,8 @@ class Program:
     `version` is the pinned upstream version without its `v`; None for our own programs, which are
     never taken from PATH. `stamp` is the Go variable that gets the version at link time, for
     programs that don't know it by themselves; `stamps` are further ones with their values.
-    `components` are the names a Collector found on PATH must list to be fitting.
+    `components` are the names a Collector found on PATH
+    must list to be fitting. `on_demand`: no part of the stack, so built only by what needs it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Program:
     stamp: str | None = None
     stamps: tuple[str, ...] = ()
     components: frozenset[str] = frozenset()
+    on_demand: bool = False
 
     @property
     def build_flags(self) -> tuple[str, ...]:
@@ -142,13 +144,31 @@ TOOLS: dict[str, Program] = {
                 ),
             ),
         ),
-    )
-}
-
-# Those of `make test-cluster` and `provectl up --on`: built when something asks for them by name.
-CLUSTER_TOOLS: dict[str, Program] = {
-    tool.name: tool
-    for tool in (
+        Program(
+            name="helm",
+            directory="tools/helm",
+            version="4.3.2",
+            stamp="helm.sh/helm/v4/internal/version.version",
+            binaries=(Binary("helm", "helm.sh/helm/v4/cmd/helm", version_args=("version",)),),
+            on_demand=True,
+        ),
+        Program(
+            name="prometheus_kubernetes",  # which finds nodes
+            directory="tools/prometheus",
+            version="3.16.0",
+            tags=("remove_all_sd", "enable_kubernetes_sd"),
+            stamp="github.com/prometheus/common/version.Version",
+            binaries=(Binary("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),),
+            on_demand=True,
+        ),
+        Program(
+            name="kube_state_metrics",
+            directory="tools/kube_state_metrics",
+            version="2.15.0",  # the newest that the checksum database knows
+            stamp="github.com/prometheus/common/version.Version",
+            binaries=(Binary("kube-state-metrics", "k8s.io/kube-state-metrics/v2", ("version",)),),
+            on_demand=True,
+        ),
         Program(
             name="kubectl",
             directory="tools/kubernetes",
@@ -161,37 +181,39 @@ CLUSTER_TOOLS: dict[str, Program] = {
                     version_args=("version", "--client"),
                 ),
             ),
+            on_demand=True,
         ),
         Program(
             name="kubernetes",
             directory="tools/kubernetes",
             version="1.34.4",
             stamps=_KUBERNETES_VERSION,
-            binaries=(
-                *(
-                    Binary(name, f"k8s.io/kubernetes/cmd/{name}")
-                    for name in (
-                        "kube-apiserver",
-                        "kube-controller-manager",
-                        "kube-scheduler",
-                        "kubelet",
-                        "kube-proxy",
-                    )
-                ),
+            binaries=tuple(
+                Binary(name, f"k8s.io/kubernetes/cmd/{name}")
+                for name in (
+                    "kube-apiserver",
+                    "kube-controller-manager",
+                    "kube-scheduler",
+                    "kubelet",
+                    "kube-proxy",
+                )
             ),
+            on_demand=True,
         ),
         Program(
-            name="metrics-server",
+            name="metrics_server",
             directory="tools/kubernetes",  # shares what Kubernetes is made of
             version="0.8.0",
             stamps=("k8s.io/client-go/pkg/version.gitVersion=v0.8.0",),
             binaries=(Binary("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),),
+            on_demand=True,
         ),
         Program(
             name="coredns",
             directory="tools/coredns",
             version="1.15.0",
             binaries=(Binary("coredns", ".", version_args=("-version",)),),
+            on_demand=True,
         ),
         Program(
             name="cilium",
@@ -202,11 +224,7 @@ CLUSTER_TOOLS: dict[str, Program] = {
                 Binary("cilium-agent", "github.com/cilium/cilium/daemon"),
                 Binary("cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni", ("VERSION",)),
             ),
-        ),
-        Program(
-            name="cluster-programs",
-            directory="tests/cluster/programs",
-            binaries=(Binary("pause", "./pause"), Binary("toy", "./toy")),
+            on_demand=True,
         ),
     )
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from prove.tools import CLUSTER_TOOLS, repository_root
+from prove.tools import TOOLS, repository_root
 from tests.cluster.lab import host
 from tests.cluster.lab.containers import POD_CIDR, Containerd
 from tests.cluster.lab.control import ControlPlane
@@ -122,7 +122,7 @@ class Cilium:
 
 def _source() -> Path:
     """The agent's Go module: it brings what the agent compiles for the kernel, and its CRDs."""
-    module = repository_root() / CLUSTER_TOOLS["cilium"].directory
+    module = repository_root() / TOOLS["cilium"].directory
     answer = subprocess.run(
         ["go", "mod", "download", "-json", "github.com/cilium/cilium"],
         cwd=module,

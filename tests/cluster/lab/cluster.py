@@ -1,7 +1,9 @@
 """A whole cluster: up, and down without a trace."""
 
 import fcntl
+import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
+from prove import images
 from prove.tools import ensure
 from prove.tools.progress import Progress
-from tests.cluster.lab import images
 from tests.cluster.lab.cilium import Cilium
 from tests.cluster.lab.containers import SANDBOX, Containerd
 from tests.cluster.lab.control import ControlPlane
@@ -20,8 +22,9 @@ from tests.cluster.lab.kubectl import Kubectl, eventually
 from tests.cluster.lab.node import Node, remove_cgroups
 
 Network = Literal["bridge", "cilium"]
-TOOLS = ("cluster-programs", "kubectl", "kubernetes", "coredns", "metrics-server")
+TOOLS = ("kubectl", "kubernetes", "coredns", "metrics_server")
 TOY = "prove.local/toy:lab"
+PROGRAMS = Path(__file__).parents[1] / "programs"
 MANIFESTS = Path(__file__).parent / "manifests"
 _HOMES = Path("/tmp")  # noqa: S108  made by mkdtemp; a short path, for sockets; not under /run
 _PREFIX = "prove-cluster-"
@@ -67,6 +70,7 @@ class Cluster:
         binaries = ensure(*tools, progress=self.progress)
         sweep()
         self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_HOMES))
+        binaries |= _programs(self.directory)
         self._lock = (self.directory / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.node = Node(self.directory, binaries["pause"])
@@ -115,22 +119,38 @@ class Cluster:
 
     def _images(self, binaries: dict[str, Path]) -> list[Path]:
         made = []
-        for reference, name, user in (
-            (SANDBOX, "pause", "65535:65535"),
-            (TOY, "toy", "65532:65532"),
-            ("prove.local/coredns:lab", "coredns", "65532:65532"),
-            ("prove.local/metrics-server:lab", "metrics-server", "65532:65532"),
+        for reference in (
+            SANDBOX,
+            TOY,
+            "prove.local/coredns:lab",
+            "prove.local/metrics-server:lab",
         ):
-            image = images.Image(reference, [f"/{name}"], files={name: binaries[name]}, user=user)
-            made.append(images.write(image, self.directory / f"{name}.tar"))
+            name = reference.split("/")[1].removesuffix(":lab")
+            layer = self.directory / "images" / name
+            layer.mkdir(parents=True)
+            shutil.copy2(binaries[name], layer)
+            archive = self.directory / f"{name}.tar"
+            image = images.Image(name, name, entrypoint=(f"/{name}",), values=())
+            images.archive(image, reference, [layer], archive)
+            made.append(archive)
         return made
 
     def _install_addons(self) -> None:
         kubectl = self.kubectl
         kubectl.apply(MANIFESTS / "coredns.yaml", MANIFESTS / "metrics-server.yaml")
         kubectl.rolled_out("kube-system", "deployment/coredns", "deployment/metrics-server")
-        for archive in self.directory.glob("*.tar"):
-            archive.unlink()
+
+
+def _programs(into: Path) -> dict[str, Path]:
+    """Build the lab's own little programs."""
+    made = {name: into / name for name in ("pause", "toy")}
+    subprocess.run(
+        ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(into), "./..."],
+        cwd=PROGRAMS,
+        env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"},
+        check=True,
+    )
+    return made
 
 
 def sweep() -> None:
