@@ -1,0 +1,118 @@
+"""The shop's images as archives, made once and kept: what they are says prove.images.
+
+Their base is a Debian of packages, by debootstrap; the release's images have others (Dockerfiles).
+"""
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prove import images
+from prove.tools import cache_dir, repository_root
+from prove.tools.builder import entry_dir
+from prove.tools.registry import SERVICES, TOOLS
+from tests.cluster.lab.node import LabError
+
+REGISTRY = "prove.local"
+SUITE = "bookworm"
+# One for both: PostgreSQL's programs for its own image, Python for ours.
+_INCLUDED = "python3,postgresql-15,ca-certificates"
+_NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale")
+_NOT_NEEDED += ("usr/share/man", "usr/share/info", "var/log", "usr/lib/python3/dist-packages")
+
+
+def archives(
+    names: Iterable[str] = tuple(images.IMAGES), told: Callable[[str], None] = lambda name: None
+) -> list[Path]:
+    """Archives of the named images, built unless they are kept; raises LabError, UserError."""
+    home = cache_dir() / "cluster"
+    home.mkdir(parents=True, exist_ok=True)
+    base = _base(home)
+    made = []
+    for name in names:
+        image = images.IMAGES[name]
+        path = home / f"{name}-{_hash(image, base)}.tar"
+        if not path.exists():
+            told(name)
+            for old in home.glob(f"{name}-*.tar"):
+                old.unlink()
+            _build(image, base, path)
+        made.append(path)
+    return made
+
+
+def _build(image: images.Image, base: Path, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        own = Path(directory) / "own"
+        own.mkdir()
+        images.contents(image, own)
+        layers = [own] if image.base == "scratch" else [base, own]
+        scratch = Path(directory) / "image.tar"
+        images.archive(image, image.reference(REGISTRY), layers, scratch)
+        scratch.rename(path)
+
+
+def _hash(image: images.Image, base: Path) -> str:
+    """Of all that goes into an image."""
+    digest = hashlib.sha256(repr(image).encode())
+    root = repository_root()
+    program = SERVICES.get(image.program) or TOOLS.get(image.program)
+    if program:
+        digest.update(entry_dir(program).name.encode())
+    if image.base != "scratch":
+        digest.update(base.name.encode())
+    if image.requirements:
+        digest.update((root / "requirements" / f"{image.requirements}.txt").read_bytes())
+    for package in image.packages:
+        source = root / package / "src" if (root / package / "src").is_dir() else root / package
+        for file in sorted(source.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(root)).encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _base(home: Path) -> Path:
+    """A Debian with Python and PostgreSQL, and the user that PostgreSQL's image runs as."""
+    facts = hashlib.sha256(f"{SUITE} {_INCLUDED} {_NOT_NEEDED} 1".encode()).hexdigest()[:16]
+    path = home / f"debian-{facts}"
+    if path.is_dir():
+        return path
+    if not shutil.which("debootstrap"):
+        raise LabError("Debian's package debootstrap is missing: `make test-cluster` installs it")
+    work = Path(tempfile.mkdtemp(prefix=".debian-", dir=home))
+    try:
+        log = home / "debootstrap.log"
+        with log.open("w") as out:
+            done = subprocess.run(
+                # In a mount namespace: what it mounts goes with it, however it ends.
+                [
+                    *("unshare", "--mount", "debootstrap", "--variant=minbase"),
+                    *(f"--include={_INCLUDED}", SUITE, str(work)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode != 0:
+            reason = (log.read_text(errors="replace").splitlines() or ["it failed"])[-1]
+            raise LabError(f"debootstrap: {reason} (all of it: {log})")
+        for directory in _NOT_NEEDED:
+            shutil.rmtree(work / directory, ignore_errors=True)
+        # initdb looks its user's name up; the chart's is that of the official image.
+        with (work / "etc/passwd").open("a") as passwd:
+            passwd.write("prove-postgres:x:999:999::/tmp:/bin/sh\n")
+        for device in (work / "dev").iterdir():
+            device.unlink() if not device.is_dir() or device.is_symlink() else shutil.rmtree(device)
+        work.chmod(0o755)
+        work.rename(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    for old in home.glob("debian-*"):
+        if old != path:
+            shutil.rmtree(old, ignore_errors=True)
+    return path
