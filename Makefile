@@ -14,7 +14,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup demo up down test test-cluster check check-go check-python check-generated test-go test-python bench prove lock clean
+.PHONY: help setup demo up down test test-cluster check check-go check-python check-generated test-go test-python bench prove lock terraform clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -86,6 +86,12 @@ lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \
 	  ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-header $${2:+$$2 $$3} -o $$1.txt $$1.in || exit 1; done
+
+terraform: $(VENV)/.runtime ## Format terraform/ and write its modules' READMEs anew
+	@$$($(BIN)/provectl tools path terraform) fmt -recursive terraform
+	@for m in $$(dirname $$(find terraform/modules terraform/environments/common -name variables.tf)); do \
+	  own=$$m/.terraform-docs.yml; [ -f $$own ] || own=terraform/.terraform-docs.yml; \
+	  $$($(BIN)/provectl tools path terraform-docs) -c $$own $$m || exit 1; done
 
 clean: ## Remove the environment; built servers stay in the cache (`provectl tools list` shows where)
 	rm -rf $(VENV)

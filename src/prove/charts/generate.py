@@ -12,7 +12,7 @@ CHART = Path("charts") / "prove"
 FILES = CHART / "files"
 K8S = Path("k8s")
 REFERENCE = Path("docs") / "reference" / "chart-values.md"
-BY_HAND = frozenset({"edges.yaml", "kind.yaml"})
+BY_HAND = frozenset({"edges.yaml", "kind.yaml", "kind-metrics-server.yaml"})
 """In `FILES` and `K8S`, not generated."""
 
 

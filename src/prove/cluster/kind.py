@@ -18,6 +18,15 @@ from prove.images import Image
 CONFIG = Path("k8s") / "kind.yaml"
 METRICS = Path("k8s") / "kind-metrics-server.yaml"
 VALUES = Path("charts") / "prove" / "values-kind.yaml"
+_METRICS_SERVER = Image(
+    name="prove/metrics-server",
+    title="metrics-server",
+    entrypoint=("/metrics-server",),
+    values=(),
+    version=tools.TOOLS["metrics_server"].version or "",
+    program="metrics_server",
+    binary="metrics-server",
+)
 _CREATE_S = 900
 _BUILD_S = 1800
 
@@ -57,9 +66,6 @@ def create(tell: Tell) -> bool:
     config = str(tools.repository_root() / CONFIG)
     tell(f"kind: creating cluster {name()}, a minute or two")
     _do([kind, "create", "cluster", "--config", config, "--wait", "300s"], _CREATE_S)
-    # The autoscalers' figures, which kind's nodes don't bring.
-    metrics = str(tools.repository_root() / METRICS)
-    _do(target().kubectl("apply", "--server-side", "-f", metrics), 60)
     return True
 
 
@@ -74,7 +80,7 @@ def delete() -> bool:
 
 
 def load(tell: Tell) -> str:
-    """Build our images with Docker and bring them into the nodes; their tag.
+    """Build our images with Docker, bring them and metrics-server into the nodes; their tag.
 
     The tag is of what they hold, so what didn't change isn't rolled out again. Raises UserError.
     """
@@ -88,8 +94,12 @@ def load(tell: Tell) -> str:
     for repository, identity in identities.items():
         _do([DOCKER, "tag", identity, f"{repository}:{tag}"], 60)
     tell("kind: loading the images into the nodes")
-    named = [f"{repository}:{tag}" for repository in identities]
+    _build(_METRICS_SERVER)
+    named = [*(f"{repository}:{tag}" for repository in identities), _METRICS_SERVER.reference("")]
     _do([find("kind"), "load", "docker-image", "--name", name(), *named], _BUILD_S)
+    # The autoscalers' figures, which kind's nodes don't bring.
+    metrics = str(tools.repository_root() / METRICS)
+    _do(target().kubectl("apply", "--server-side", "-f", metrics), 60)
     return tag
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from prove import tools
-from prove.errors import UserError
 from prove.tools import Progress
 
 DOCKER = "docker"
@@ -20,12 +19,14 @@ class FailedError(Exception):
 
 
 def find(name: str, progress: Progress | None = None) -> Path:
-    """kubectl, helm or kind: one that fits on PATH, else built; raises UserError."""
-    if name in tools.TOOLS:
-        return tools.ensure(name, progress=progress)[name]
-    if path := shutil.which(name):
+    """kubectl, helm or kind; raises UserError when it can't be built.
+
+    kubectl and helm on PATH are taken whatever their version: they fit your cluster. kind is the
+    pinned one, or a newer one on PATH, as its configuration is checked with it.
+    """
+    if name != "kind" and (path := shutil.which(name)):
         return Path(path)
-    raise UserError(f"`{name}` is not on PATH: install it, or name its directory in PATH")
+    return tools.ensure(name, progress=progress)[name]
 
 
 def run(

@@ -99,6 +99,13 @@ variable "off" {
   description = "Parts of the monitoring that the module `monitoring` left out: the network policies name those that are there."
   type        = set(string)
   default     = []
+
+  validation {
+    condition = length(setsubtract(var.off, [
+      "alertmanager", "blackbox", "canary", "collector", "grafana", "jaeger", "kubeStateMetrics", "prometheus", "victorialogs",
+    ])) == 0
+    error_message = "There is no such part: see the module `monitoring`."
+  }
 }
 
 variable "ingress" {
