@@ -1,9 +1,9 @@
-"""Container images without Docker, a registry or a base image's Dockerfile: facts, files, archives.
+"""Container images without Docker or a registry: facts, files, archives.
 
-`IMAGES` says what each image is; the Dockerfiles say the same, and a test compares. `contents` makes
-what lies on top of the base, `archive` the tarball that `docker load` and `ctr images import` read.
-The bases are `scratch` and two file systems with Python 3.11 or PostgreSQL's programs, given as
-directories (debootstrap makes them).
+`IMAGES` says what each image is; the Dockerfiles say the same, and a test compares. `contents`
+makes what lies on top of the base, `archive` the tarball that `docker load` and `ctr images import`
+read. The bases are `scratch` and two file systems with Python 3.11 or PostgreSQL's programs, given
+as directories (debootstrap makes them).
 """
 
 import hashlib
@@ -63,7 +63,9 @@ class Image:
 
     def reference(self, registry: str) -> str:
         """`registry/name:version`; without a registry if that is empty."""
-        return f"{registry}/{self.name}:{self.version}" if registry else f"{self.name}:{self.version}"
+        return (
+            f"{registry}/{self.name}:{self.version}" if registry else f"{self.name}:{self.version}"
+        )
 
 
 def _python(name: str, module: str, title: str, values: tuple[str, ...], **more: Any) -> Image:
@@ -142,7 +144,9 @@ def _all() -> Iterator[Image]:
         requirements="runtime",
         dockerfile="Dockerfile",
     )
-    yield _server("otelcol", "otelcol-prove", "The OpenTelemetry Collector prove needs", "collector")
+    yield _server(
+        "otelcol", "otelcol-prove", "The OpenTelemetry Collector prove needs", "collector"
+    )
     yield _server("prometheus_kubernetes", "prometheus", "Prometheus", "prometheus")
     yield _server("alertmanager", "alertmanager", "Alertmanager", "alertmanager")
     yield _server("blackbox_exporter", "blackbox_exporter", "blackbox_exporter", "blackbox")
@@ -216,12 +220,14 @@ def _pip(*arguments: str) -> None:
 
 
 def archive(image: Image, reference: str, layers: list[Path], out: Path) -> str:
-    """Write a docker-archive of `layers`, directories from the base upwards; answers the image's id.
+    """Write a docker-archive of `layers`, directories from the base upwards; answers its id.
 
     The same files give the same bytes: owner root, times zero, sorted. Raises OSError.
     """
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        packed = [_pack(layer, Path(scratch) / f"{index}.tar") for index, layer in enumerate(layers)]
+        packed = [
+            _pack(layer, Path(scratch) / f"{index}.tar") for index, layer in enumerate(layers)
+        ]
         config = json.dumps(configuration(image, [digest for _, digest in packed]), sort_keys=True)
         identity = hashlib.sha256(config.encode()).hexdigest()
         manifest = {
