@@ -22,6 +22,7 @@ from prove.verify import audit
 from prove.verify.books import Books, Sources, read
 from tests.cluster import toys
 from tests.cluster.lab import Kubectl
+from tests.cluster.lab.cluster import BUYER
 from tests.cluster.lab.kubectl import Object, eventually
 
 RELEASE = "prove"
@@ -30,7 +31,6 @@ CLIENTS = "prove-test-clients"
 SERVICES = ("product", "order", "payment")
 PORTS = {"product": 8001, "order": 8002, "payment": 8003, "acquirer": 8004}
 CHART = repository_root() / "charts" / "prove"
-BUYER = "prove.local/buyer:lab"
 GOODS = 20
 
 
@@ -101,14 +101,12 @@ class Shop:
         ]
         token = self.secret("admin-token")
         with self.forward("service/product", PORTS["product"]) as port:
-            for line in lines:
-                answer = httpx.put(
-                    f"http://127.0.0.1:{port}/api/v1/products/{line['sku']}",
-                    json=line,
-                    headers={"Authorization": f"Bearer {token}"},
-                    timeout=30,
-                )
-                answer.raise_for_status()
+            httpx.post(
+                f"http://127.0.0.1:{port}/api/v1/products/import",
+                json={"items": lines},
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+            ).raise_for_status()
 
     def start_customers(self, rate: int) -> None:
         """The pod that buys, `rate` orders a second."""
@@ -123,7 +121,7 @@ class Shop:
         self.kubectl("wait", "-n", CLIENTS, "--for=condition=Ready", "pod/buyer", "--timeout=60s")
 
         def is_buying() -> bool:
-            return self.bought()["requests"] > 0
+            return bool(self.bought()["requests"])
 
         eventually("customers are buying", is_buying)
 
@@ -137,7 +135,7 @@ class Shop:
 
     @contextmanager
     def watched(self, figures: dict[str, Any]) -> Iterator[None]:
-        """Customers buy meanwhile; afterwards `figures` has how many requests there were and failed.
+        """Customers buy meanwhile; `figures` gets how many requests there were and how many failed.
 
         Raises AssertionError with what failed.
         """

@@ -24,6 +24,7 @@ from tests.cluster.lab.node import Node, remove_cgroups
 Network = Literal["bridge", "cilium"]
 TOOLS = ("kubectl", "kubernetes", "coredns", "metrics_server")
 TOY = "prove.local/toy:lab"
+BUYER = "prove.local/buyer:lab"
 PROGRAMS = Path(__file__).parents[1] / "programs"
 MANIFESTS = Path(__file__).parent / "manifests"
 _HOMES = Path("/tmp")  # noqa: S108  made by mkdtemp; a short path, for sockets; not under /run
@@ -106,6 +107,43 @@ class Cluster:
         """Bring images in, from archives as `docker save` writes them."""
         self.containerd.load(*archives)
 
+    def provide_volumes(self, count: int = 24) -> None:
+        """Directories of the node as PersistentVolumes, and a default class that claims get."""
+        where = {"key": "kubernetes.io/hostname", "operator": "In", "values": [self.node.name]}
+        volumes = []
+        for number in range(count):
+            path = self.directory / "volumes" / str(number)
+            path.mkdir(parents=True)
+            path.chmod(0o777)
+            volumes.append(
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolume",
+                    "metadata": {"name": f"lab-{number}"},
+                    "spec": {
+                        "capacity": {"storage": "8Gi"},
+                        "accessModes": ["ReadWriteOnce"],
+                        "persistentVolumeReclaimPolicy": "Retain",
+                        "storageClassName": "lab",
+                        "local": {"path": str(path)},
+                        "nodeAffinity": {
+                            "required": {"nodeSelectorTerms": [{"matchExpressions": [where]}]}
+                        },
+                    },
+                }
+            )
+        default = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.kubectl.apply(
+            {
+                "apiVersion": "storage.k8s.io/v1",
+                "kind": "StorageClass",
+                "metadata": {"name": "lab", "annotations": default},
+                "provisioner": "kubernetes.io/no-provisioner",
+                "volumeBindingMode": "WaitForFirstConsumer",
+            },
+            *volumes,
+        )
+
     def _step(self, name: str, do: Callable[[], object]) -> None:
         started = time.monotonic()
         do()
@@ -122,6 +160,7 @@ class Cluster:
         for reference in (
             SANDBOX,
             TOY,
+            BUYER,
             "prove.local/coredns:lab",
             "prove.local/metrics-server:lab",
         ):
@@ -143,7 +182,7 @@ class Cluster:
 
 def _programs(into: Path) -> dict[str, Path]:
     """Build the lab's own little programs."""
-    made = {name: into / name for name in ("pause", "toy")}
+    made = {name: into / name for name in ("pause", "toy", "buyer")}
     subprocess.run(
         ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(into), "./..."],
         cwd=PROGRAMS,

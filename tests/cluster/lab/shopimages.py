@@ -7,12 +7,13 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from prove import images
 from prove.tools import cache_dir, repository_root
 from prove.tools.builder import entry_dir
+from prove.tools.progress import Progress
 from prove.tools.registry import SERVICES, TOOLS
 from tests.cluster.lab.node import LabError
 
@@ -20,12 +21,14 @@ REGISTRY = "prove.local"
 SUITE = "bookworm"
 # One for both: PostgreSQL's programs for its own image, Python for ours.
 _INCLUDED = "python3,postgresql-15,ca-certificates"
-_NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale")
-_NOT_NEEDED += ("usr/share/man", "usr/share/info", "var/log", "usr/lib/python3/dist-packages")
+_NOT_NEEDED = (
+    *("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"),
+    *("usr/share/man", "usr/share/info", "var/log", "usr/lib/python3/dist-packages"),
+)
 
 
 def archives(
-    names: Iterable[str] = tuple(images.IMAGES), told: Callable[[str], None] = lambda name: None
+    names: Iterable[str] = tuple(images.IMAGES), progress: Progress | None = None
 ) -> list[Path]:
     """Archives of the named images, built unless they are kept; raises LabError, UserError."""
     home = cache_dir() / "cluster"
@@ -36,19 +39,22 @@ def archives(
         image = images.IMAGES[name]
         path = home / f"{name}-{_hash(image, base)}.tar"
         if not path.exists():
-            told(name)
+            if progress:
+                progress.phase(f"image {name}", "its files")
             for old in home.glob(f"{name}-*.tar"):
                 old.unlink()
-            _build(image, base, path)
+            _build(image, base, path, progress)
+            if progress:
+                progress.done(f"image {name}", "made")
         made.append(path)
     return made
 
 
-def _build(image: images.Image, base: Path, path: Path) -> None:
+def _build(image: images.Image, base: Path, path: Path, progress: Progress | None) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         own = Path(directory) / "own"
         own.mkdir()
-        images.contents(image, own)
+        images.contents(image, own, progress)
         layers = [own] if image.base == "scratch" else [base, own]
         scratch = Path(directory) / "image.tar"
         images.archive(image, image.reference(REGISTRY), layers, scratch)
