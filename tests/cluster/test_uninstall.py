@@ -1,4 +1,4 @@
-"""Last of all (conftest.py sees to it): `helm uninstall` leaves nothing but data and the namespace."""
+"""Last of all, by conftest.py: `helm uninstall` leaves nothing but data and the namespace."""
 
 from tests.cluster.lab.kubectl import eventually
 from tests.cluster.shop import NAMESPACE, RELEASE, Shop
