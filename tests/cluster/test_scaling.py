@@ -1,5 +1,6 @@
 """Autoscaling: up by CPU and by memory, back down, once each, while the shop keeps its promise."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +22,14 @@ def calm(shop: Shop) -> Iterator[None]:
     shop.customers("rate", "0")
     for name in SERVICES:
         wait_for_metrics(shop, name)
-        eventually(f"{name} is at its minimum", lambda n=name: wanted(shop, n) == MINIMUM, 240)
+        wait_for_minimum(shop, name)
     yield
     shop.customers("rate", str(QUIET))
+
+
+def wait_for_minimum(shop: Shop, name: str) -> None:
+    """Wait until a service is not scaled up any more."""
+    eventually(f"{name} is at its minimum", lambda: wanted(shop, name) == MINIMUM, seconds=240)
 
 
 def wait_for_metrics(shop: Shop, name: str) -> None:
@@ -60,8 +66,8 @@ class History:
     def turns(self) -> int:
         """How often the direction changed: once up and once down is one."""
         counts = [count for _, count in self.steps]
-        signs = [after > before for before, after in zip(counts, counts[1:], strict=False)]
-        return sum(one != other for one, other in zip(signs, signs[1:], strict=False))
+        signs = [after > before for before, after in itertools.pairwise(counts)]
+        return sum(one != other for one, other in itertools.pairwise(signs))
 
 
 def test_load_scales_up_and_its_end_down_without_flapping(shop: Shop, figures: Figures) -> None:
