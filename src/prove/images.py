@@ -63,7 +63,9 @@ class Image:
 
     def reference(self, registry: str) -> str:
         """`registry/name:version`; without a registry if that is empty."""
-        return f"{registry}/{self.name}:{self.version}" if registry else f"{self.name}:{self.version}"
+        return (
+            f"{registry}/{self.name}:{self.version}" if registry else f"{self.name}:{self.version}"
+        )
 
 
 def _python(name: str, module: str, title: str, values: tuple[str, ...], **more: Any) -> Image:
@@ -142,7 +144,9 @@ def _all() -> Iterator[Image]:
         requirements="runtime",
         dockerfile="Dockerfile",
     )
-    yield _server("otelcol", "otelcol-prove", "The OpenTelemetry Collector prove needs", "collector")
+    yield _server(
+        "otelcol", "otelcol-prove", "The OpenTelemetry Collector prove needs", "collector"
+    )
     yield _server("prometheus_kubernetes", "prometheus", "Prometheus", "prometheus")
     yield _server("alertmanager", "alertmanager", "Alertmanager", "alertmanager")
     yield _server("blackbox_exporter", "blackbox_exporter", "blackbox_exporter", "blackbox")
@@ -221,7 +225,9 @@ def archive(image: Image, reference: str, layers: list[Path], out: Path) -> str:
     The same files give the same bytes: owner root, times zero, sorted. Raises OSError.
     """
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        packed = [_pack(layer, Path(scratch) / f"{index}.tar") for index, layer in enumerate(layers)]
+        packed = [
+            _pack(layer, Path(scratch) / f"{index}.tar") for index, layer in enumerate(layers)
+        ]
         config = json.dumps(configuration(image, [digest for _, digest in packed]), sort_keys=True)
         identity = hashlib.sha256(config.encode()).hexdigest()
         manifest = {

@@ -1,8 +1,6 @@
 """Everything that is generated for Kubernetes: the chart's files, `k8s/` and the table of values."""
 
-import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from prove.charts import reference, rendered, sources
@@ -12,6 +10,8 @@ CHART = Path("charts") / "prove"
 FILES = CHART / "files"
 K8S = Path("k8s")
 REFERENCE = Path("docs") / "reference" / "chart-values.md"
+PLACES = (FILES, K8S, REFERENCE)
+"""What is generated: two directories and a page."""
 BY_HAND = frozenset({"edges.yaml"})
 """In `FILES`, not generated."""
 
@@ -78,7 +78,3 @@ def _replace(root: Path, made: dict[str, str]) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-
-
-Run = Callable[..., str]
-"""Runs helm with arguments and answers with its output."""

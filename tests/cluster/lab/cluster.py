@@ -12,13 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
+import psutil
+
 from prove import images
 from prove.tools import ensure
 from prove.tools.progress import Progress
+from tests.cluster.lab import host
 from tests.cluster.lab.cilium import Cilium
 from tests.cluster.lab.containers import SANDBOX, Containerd
 from tests.cluster.lab.control import ControlPlane
-from tests.cluster.lab.kubectl import Kubectl, eventually
+from tests.cluster.lab.kubectl import Kubectl, Object, eventually
 from tests.cluster.lab.node import Node, remove_cgroups
 
 Network = Literal["bridge", "cilium"]
@@ -106,6 +109,15 @@ class Cluster:
     def load(self, *archives: Path) -> None:
         """Bring images in, from archives as `docker save` writes them."""
         self.containerd.load(*archives)
+
+    def processes(self, pod: Object) -> list[int]:
+        """Ids, on this machine, of a pod's processes but for its sandbox's."""
+        found = set()
+        for root in host.cgroup_hierarchies("pids"):
+            for path in (root / self.node.cgroup).glob(f"**/pod{pod['metadata']['uid']}/*"):
+                if path.is_dir():
+                    found |= {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+        return sorted(pid for pid in found if psutil.Process(pid).name() != "pause")
 
     def provide_volumes(self, count: int = 24) -> None:
         """Directories of the node as PersistentVolumes, and a default class that claims get."""
