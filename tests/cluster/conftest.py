@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Taking the shop away comes last; and whichever test is first, the cluster and shop come up."""
+    """Taking the shop away comes last; whichever test is first brings up cluster and shop."""
     for item in items:
         item.add_marker(pytest.mark.timeout(1800))
     items.sort(key=lambda item: item.path.name == "test_uninstall.py")

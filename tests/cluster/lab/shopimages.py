@@ -22,9 +22,21 @@ SUITE = "bookworm"
 # One for both: PostgreSQL's programs for its own image, Python for ours.
 _INCLUDED = "python3,postgresql-15,ca-certificates"
 _NOT_NEEDED = (
-    *("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"),
+    *("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/i18n"),
     *("usr/share/man", "usr/share/info", "var/log", "usr/lib/python3/dist-packages"),
+    # Compiling queries: what takes most of the room, and none of ours is worth it.
+    *(
+        "usr/lib/*/libLLVM*",
+        "usr/lib/*/libz3*",
+        "usr/lib/postgresql/*/lib/llvmjit*",
+        "usr/lib/postgresql/*/lib/bitcode",
+    ),
 )
+_OF_POSTGRESQL = (
+    *("usr/lib/postgresql", "usr/share/postgresql*", "usr/share/perl*", "usr/lib/*/perl*"),
+    *("usr/lib/*/libperl*", "usr/lib/*/libicu*", "usr/lib/*/libxslt*"),
+)
+"""What an image of ours with Python does without."""
 
 
 def archives(
@@ -55,7 +67,7 @@ def _build(image: images.Image, base: Path, path: Path, progress: Progress | Non
         own = Path(directory) / "own"
         own.mkdir()
         images.contents(image, own, progress)
-        layers = [own] if image.base == "scratch" else [base, own]
+        layers = [own] if image.base == "scratch" else [base / image.base, own]
         scratch = Path(directory) / "image.tar"
         images.archive(image, image.reference(REGISTRY), layers, scratch)
         scratch.rename(path)
@@ -82,8 +94,10 @@ def _hash(image: images.Image, base: Path) -> str:
 
 
 def _base(home: Path) -> Path:
-    """A Debian with Python and PostgreSQL, and the user that PostgreSQL's image runs as."""
-    facts = hashlib.sha256(f"{SUITE} {_INCLUDED} {_NOT_NEEDED} 1".encode()).hexdigest()[:16]
+    """A directory with the bases: Debian with `postgresql`, and with `python` alone."""
+    facts = hashlib.sha256(
+        f"{SUITE} {_INCLUDED} {_NOT_NEEDED} {_OF_POSTGRESQL}".encode()
+    ).hexdigest()[:16]
     path = home / f"debian-{facts}"
     if path.is_dir():
         return path
@@ -107,18 +121,31 @@ def _base(home: Path) -> Path:
         if done.returncode != 0:
             reason = (log.read_text(errors="replace").splitlines() or ["it failed"])[-1]
             raise LabError(f"debootstrap: {reason} (all of it: {log})")
-        for directory in _NOT_NEEDED:
-            shutil.rmtree(work / directory, ignore_errors=True)
+        _remove(work, _NOT_NEEDED)
         # initdb looks its user's name up; the chart's is that of the official image.
         with (work / "etc/passwd").open("a") as passwd:
             passwd.write("prove-postgres:x:999:999::/tmp:/bin/sh\n")
         for device in (work / "dev").iterdir():
             device.unlink() if not device.is_dir() or device.is_symlink() else shutil.rmtree(device)
         work.chmod(0o755)
-        work.rename(path)
+        both = home / f".{path.name}"
+        both.mkdir()
+        subprocess.run(["cp", "-al", str(work), str(both / "python")], check=True)
+        _remove(both / "python", _OF_POSTGRESQL)
+        work.rename(both / "postgresql")
+        both.rename(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     for old in home.glob("debian-*"):
         if old != path:
             shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _remove(root: Path, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for path in root.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
