@@ -31,6 +31,8 @@ CLIENTS = "prove-test-clients"
 SERVICES = ("product", "order", "payment")
 PORTS = {"product": 8001, "order": 8002, "payment": 8003, "acquirer": 8004}
 CHART = repository_root() / "charts" / "prove"
+INBOX = "inbox"
+"""A Service of the clients: where alerts are delivered to."""
 GOODS = 20
 
 
@@ -239,7 +241,9 @@ def lab_values(registry: str) -> dict[str, Any]:
             "alerts": {"profile": "drill"},
             "grafana": {"enabled": False},  # its image can't be built
             "podSecurity": {"require": True},
-            "networkPolicy": {"clients": peers},
+            "alertmanager": {"webhookUrl": f"http://{INBOX}.{CLIENTS}.svc.cluster.local/inbox"},
+            # Of the toy that is the inbox; with a policy it is the pod's port that counts.
+            "networkPolicy": {"clients": peers, "alertPorts": [8080]},
         },
     )
 
