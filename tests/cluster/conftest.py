@@ -137,4 +137,8 @@ class Figures:
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Figures:
     """Where figures go: $PROVE_CLUSTER_FIGURES, or a file that nobody keeps."""
     kept = os.environ.get(FIGURES)
-    return Figures(Path(kept) if kept else tmp_path_factory.mktemp("figures") / "cluster.json")
+    found = Figures(Path(kept) if kept else tmp_path_factory.mktemp("figures") / "cluster.json")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    is_ = f"{os.cpu_count()} cores and {memory:.0f} GiB of memory"
+    found.record("machine", **{"is": is_})
+    return found
