@@ -5,10 +5,20 @@ import time
 import typer
 
 
-def down() -> None:
+from prove.commands.up import Namespace, On, context_of
+
+
+def down(*, on: On = None, namespace: Namespace = "prove") -> None:
     """Stop the stack; also ends what a killed supervisor left behind.
 
-    Requests in flight finish and telemetry is flushed first. Safe to repeat.
+    Requests in flight finish and telemetry is flushed first. Safe to repeat. With `--on context
+    NAME`, what `up` made on that cluster is taken away, its data too, and nothing else.
+
+    Examples:
+
+        provectl down
+
+        provectl down --on context kind-prove
     """
     from prove.stack import lifecycle
     from prove.stack import settings as stack_settings
@@ -24,5 +34,11 @@ def down() -> None:
         typer.echo(f"ended {process}, left by a stack whose supervisor was killed")
     if stopped:
         typer.echo(f"The stack is down, after {time.monotonic() - started:.1f} s.")
-    elif not left:
+    elif not left and not on:
         typer.echo(f"No stack is running in {settings.home}.")
+    if on:
+        from prove.kubernetes import release
+
+        context = context_of(on, namespace)
+        for what in release.uninstall(context) or ["nothing: there was none"]:
+            typer.echo(f"removed from {context.name}: {what}")

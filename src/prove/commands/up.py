@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,8 +13,28 @@ import typer
 from prove.errors import UserError
 
 if TYPE_CHECKING:
+    from prove.kubernetes.context import Context
     from prove.stack.settings import StackSettings
     from prove.stack.state import StackState
+
+
+On = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--on", metavar="context NAME", help="A cluster, by its kubeconfig context."),
+]
+Namespace = Annotated[str, typer.Option(help="With --on: the namespace there.")]
+
+
+def context_of(on: tuple[str, str], namespace: str) -> "Context":
+    """The context that `--on context NAME` means; raises UserError."""
+    from prove.kubernetes import context
+    from prove.tools import ConsoleProgress
+
+    what, name = on
+    if what != "context":
+        raise UserError(f"--on {what}: write `--on context NAME`, as kubectl names its contexts")
+    with ConsoleProgress() as progress:
+        return context.find(name, namespace, progress)
 
 
 def up(
@@ -27,11 +48,35 @@ def up(
             "--drill", help="Alerts 60 times as fast, and an injector (PROVE_PROFILE=drill)."
         ),
     ] = False,
+    on: On = None,
+    namespace: Namespace = "prove",
+    registry: Annotated[
+        str, typer.Option(help="With --on: where our images are pushed to, and pulled from.")
+    ] = "",
+    images: Annotated[
+        bool, typer.Option(help="With --on: build our images and bring them there.")
+    ] = True,
+    values: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="With --on: more values for the chart."),
+    ] = None,
+    wait: Annotated[str, typer.Option(help="With --on: how long all may take to be ready.")] = "8m",
 ) -> None:
     """Start the shop and its observability; Ctrl-C stops them.
 
     Builds what is missing, checks ports and disk, ends what a killed stack left behind. Where a
     stack runs already, shows where. PROVE_HOME and PROVE_PORT_OFFSET make a second one beside it.
+
+    With `--on context NAME` the chart is installed (or upgraded) on that cluster, and its Services
+    are forwarded to the same ports here; Ctrl-C ends the forwards alone.
+
+    Examples:
+
+        provectl up --detach
+
+        provectl up --on context kind-prove
+
+        provectl up --on context staging --registry registry.example.com/shop --values mine.yaml
     """
     from prove.stack import settings as stack_settings
     from prove.stack.hints import command
@@ -39,6 +84,18 @@ def up(
     settings = stack_settings.load()
     if drill:
         settings = settings.model_copy(update={"profile": "drill"})
+    if on:
+        context = _install(context_of(on, namespace), registry, images, values or [], wait)
+        forwarding = _forward(settings, context)
+        _print_addresses(settings, down=f"down --on context {context.name}")
+        if detach:
+            return
+        typer.echo("Ctrl-C ends the forwards; the shop stays.")
+        try:
+            forwarding.wait()
+        except KeyboardInterrupt:
+            _stop(forwarding)
+        return
     supervisor = ensure_running(settings)
     try:
         _print_addresses(settings)
@@ -51,6 +108,55 @@ def up(
             raise
         _stop(supervisor)
     _tell_end(supervisor)
+
+
+def _install(
+    context: "Context", registry: str, images: bool, values: list[Path], wait: str
+) -> "Context":
+    """Images there, the chart installed and ready."""
+    from rich.console import Console
+
+    from prove import units
+    from prove.kubernetes import release
+
+    began = time.monotonic()
+    seconds = round(units.duration_s(wait, "--wait"))
+    with Console(stderr=True).status(f"on {context.name} …") as line:
+        if images:
+            registry = release.publish(context, registry, line.update)
+
+        def show(pods: dict[str, bool]) -> None:
+            waiting = [name for name, ready in pods.items() if not ready]
+            text = f"{len(pods) - len(waiting)} of {len(pods)} pods are ready"
+            line.update(text + (f"; waiting for {', '.join(waiting[:3])}" if waiting else ""))
+
+        release.install(context, registry, values, seconds, show)
+    typer.echo(
+        f"The shop is up in namespace {context.namespace} of {context.name}, after "
+        f"{time.monotonic() - began:.1f} s."
+    )
+    return context
+
+
+def _forward(settings: "StackSettings", context: "Context") -> "subprocess.Popen[bytes]":
+    """The Services of a cluster on the stack's ports, under a supervisor."""
+    from prove.kubernetes import forwards
+    from prove.stack import lifecycle, preflight
+    from prove.stack.supervisor import Plan
+
+    with lifecycle.lock(settings) as lock:
+        lifecycle.clean_up(settings.home)
+        preflight.require(settings)
+        specs = forwards.specs(settings, context)
+        forwards.keep_token(settings, context)
+        supervisor = lifecycle.spawn(Plan(settings=settings, specs=specs), lock)
+    try:
+        with _progress() as show:
+            lifecycle.wait_ready(supervisor, settings.home, show)
+    except lifecycle.StartError as error:
+        typer.echo(f"provectl: {error}", err=True)
+        raise typer.Exit(1) from None
+    return supervisor
 
 
 def ensure_running(settings: "StackSettings") -> "subprocess.Popen[bytes] | None":
@@ -176,7 +282,7 @@ def _progress() -> Iterator[Callable[["StackState"], None]]:
     yield tell
 
 
-def _print_addresses(settings: "StackSettings") -> None:
+def _print_addresses(settings: "StackSettings", down: str = "down") -> None:
     from prove.stack.hints import command
 
     drill = settings.profile == "drill"
@@ -196,5 +302,5 @@ def _print_addresses(settings: "StackSettings") -> None:
 fill it    {command("data import")}
 use it     {command("buy")}, {command("load")}
 watch it   {command("status")}, {command("logs -f")}, {command("alerts")}
-stop it    {command("down")}
+stop it    {command(down)}
 """)
