@@ -4,7 +4,6 @@ import time
 
 import typer
 
-
 from prove.commands.up import Namespace, On, context_of
 
 
