@@ -66,11 +66,30 @@ def _build(image: images.Image, base: Path, path: Path, progress: Progress | Non
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         own = Path(directory) / "own"
         own.mkdir()
-        images.contents(image, own, progress)
         layers = [own] if image.base == "scratch" else [base / image.base, own]
+        if image.packages:
+            layers.insert(1, _requirements(image, path.parent))
+            images.install_packages(image, own / images.APP.strip("/"))
+        else:
+            images.contents(image, own, progress)
         scratch = Path(directory) / "image.tar"
         images.archive(image, image.reference(REGISTRY), layers, scratch)
         scratch.rename(path)
+
+
+def _requirements(image: images.Image, home: Path) -> Path:
+    """Other people's packages as a layer of its own: it is kept while ours change."""
+    pinned = repository_root() / "requirements" / f"{image.requirements}.txt"
+    digest = hashlib.sha256(pinned.read_bytes()).hexdigest()[:16]
+    path = home / f"requirements-{image.requirements}-{digest}"
+    if not path.is_dir():
+        for old in home.glob(f"requirements-{image.requirements}-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=home) as scratch:
+            layer = Path(scratch) / "layer"
+            images.install_requirements(image, layer / images.APP.strip("/"))
+            layer.rename(path)
+    return path
 
 
 def _hash(image: images.Image, base: Path) -> str:
