@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from prove.tools import ConsoleProgress, ensure
-from tests.cluster.lab import Cluster, Kubectl
+from tests.cluster.lab import Cluster, Kubectl, shopimages
 from tests.cluster.lab.host import why_not, why_not_cilium
 from tests.cluster.lab.kubectl import RefusedError
+from tests.cluster.lab.shopimages import REGISTRY
+from tests.cluster.shop import CLIENTS, NAMESPACE, HelmError, Shop, lab_values
 
 FIGURES = "PROVE_CLUSTER_FIGURES"
 
@@ -25,10 +28,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run on the cluster that KUBECONFIG and its current context name",
     )
     parser.addoption(
+        "--registry",
+        default=REGISTRY,
+        help="with --use-current: where that cluster pulls the shop's images from",
+    )
+    parser.addoption(
         "--network",
         choices=("cilium", "bridge"),
         help="the lab's pod network (default: cilium where it can run)",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Taking the shop away comes last; whichever test is first brings up cluster and shop."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(1800))
+    items.sort(key=lambda item: item.path.name == "test_uninstall.py")
 
 
 @dataclass
@@ -72,6 +87,37 @@ def kubectl(ground: Ground) -> Kubectl:
     return ground.kubectl
 
 
+@pytest.fixture(scope="session")
+def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> Iterator[Shop]:
+    """The shop, installed from nothing and ready, with goods in it and customers at rest."""
+    if ground.lab:
+        ground.lab.provide_volumes()
+        with ConsoleProgress() as progress:
+            for archive in shopimages.archives(progress=progress):
+                ground.lab.load(archive)
+    registry = request.config.getoption("--registry")
+    shop = Shop(ground.kubectl, ensure("helm")["helm"], lab_values(registry))
+    shop.make_namespaces()
+    try:
+        began = time.monotonic()
+        try:
+            shop.deploy()
+        except HelmError as error:
+            pytest.fail(f"{error}\n{shop.kubectl.describe(NAMESPACE)}", pytrace=False)
+        ready = time.monotonic()
+        shop.stock()
+        shop.start_customers(rate=2)
+        figures.record(
+            "install",
+            seconds_to_ready=round(ready - began, 1),
+            seconds_to_first_order=round(time.monotonic() - began, 1),
+        )
+        yield shop
+    finally:
+        for name in (NAMESPACE, CLIENTS):
+            ground.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=180s")
+
+
 class Figures:
     """What the tests measured: written into one JSON file, of which the docs' tables are made."""
 
@@ -91,4 +137,8 @@ class Figures:
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Figures:
     """Where figures go: $PROVE_CLUSTER_FIGURES, or a file that nobody keeps."""
     kept = os.environ.get(FIGURES)
-    return Figures(Path(kept) if kept else tmp_path_factory.mktemp("figures") / "cluster.json")
+    found = Figures(Path(kept) if kept else tmp_path_factory.mktemp("figures") / "cluster.json")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    is_ = f"{os.cpu_count()} cores and {memory:.0f} GiB of memory"
+    found.record("machine", **{"is": is_})
+    return found

@@ -22,6 +22,7 @@ from prove.verify import audit
 from prove.verify.books import Books, Sources, read
 from tests.cluster import toys
 from tests.cluster.lab import Kubectl
+from tests.cluster.lab.cluster import BUYER
 from tests.cluster.lab.kubectl import Object, eventually
 
 RELEASE = "prove"
@@ -30,7 +31,8 @@ CLIENTS = "prove-test-clients"
 SERVICES = ("product", "order", "payment")
 PORTS = {"product": 8001, "order": 8002, "payment": 8003, "acquirer": 8004}
 CHART = repository_root() / "charts" / "prove"
-BUYER = "prove.local/buyer:lab"
+INBOX = "inbox"
+"""A Service of the clients: where alerts are delivered to."""
 GOODS = 20
 
 
@@ -101,14 +103,12 @@ class Shop:
         ]
         token = self.secret("admin-token")
         with self.forward("service/product", PORTS["product"]) as port:
-            for line in lines:
-                answer = httpx.put(
-                    f"http://127.0.0.1:{port}/api/v1/products/{line['sku']}",
-                    json=line,
-                    headers={"Authorization": f"Bearer {token}"},
-                    timeout=30,
-                )
-                answer.raise_for_status()
+            httpx.post(
+                f"http://127.0.0.1:{port}/api/v1/products/import",
+                json={"items": lines},
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+            ).raise_for_status()
 
     def start_customers(self, rate: int) -> None:
         """The pod that buys, `rate` orders a second."""
@@ -123,7 +123,7 @@ class Shop:
         self.kubectl("wait", "-n", CLIENTS, "--for=condition=Ready", "pod/buyer", "--timeout=60s")
 
         def is_buying() -> bool:
-            return self.bought()["requests"] > 0
+            return bool(self.bought()["requests"])
 
         eventually("customers are buying", is_buying)
 
@@ -137,7 +137,7 @@ class Shop:
 
     @contextmanager
     def watched(self, figures: dict[str, Any]) -> Iterator[None]:
-        """Customers buy meanwhile; afterwards `figures` has how many requests there were and failed.
+        """Customers buy meanwhile; `figures` gets how many requests there were and how many failed.
 
         Raises AssertionError with what failed.
         """
@@ -241,7 +241,9 @@ def lab_values(registry: str) -> dict[str, Any]:
             "alerts": {"profile": "drill"},
             "grafana": {"enabled": False},  # its image can't be built
             "podSecurity": {"require": True},
-            "networkPolicy": {"clients": peers},
+            "alertmanager": {"webhookUrl": f"http://{INBOX}.{CLIENTS}.svc.cluster.local/inbox"},
+            # Of the toy that is the inbox; with a policy it is the pod's port that counts.
+            "networkPolicy": {"clients": peers, "alertPorts": [8080]},
         },
     )
 

@@ -4,15 +4,15 @@ import time
 
 import typer
 
-from prove.commands.up import Context, Namespace, Place
+from prove.commands.up import Name, Namespace, On, check_place, context_of
 
 
-def down(context: Context = None, *, on: Place = None, namespace: Namespace = "prove") -> None:
+def down(name: Name = None, *, on: On = None, namespace: Namespace = "prove") -> None:
     """Stop the stack; also ends what a killed supervisor left behind.
 
-    Requests in flight finish and telemetry is flushed first. Safe to repeat. With --on: removes
-    what `up --on` made, its volumes too: the whole cluster of kind, or on any other cluster the
-    release, and the namespace unless it was there before.
+    Requests in flight finish and telemetry is flushed first. Safe to repeat. With `--on context
+    NAME`, what `up` made on that cluster is taken away, its data too, and nothing else; with
+    `--on kind` the whole cluster.
 
     Examples:
 
@@ -25,11 +25,7 @@ def down(context: Context = None, *, on: Place = None, namespace: Namespace = "p
     from prove.stack import lifecycle
     from prove.stack import settings as stack_settings
 
-    if on is not None or context is not None:
-        from prove.commands import on as cluster
-
-        cluster.down(on, context, namespace=namespace)
-        return
+    check_place(on, name)
     settings = stack_settings.load()
     started = time.monotonic()
     stopped = lifecycle.stop(settings.home)
@@ -41,5 +37,16 @@ def down(context: Context = None, *, on: Place = None, namespace: Namespace = "p
         typer.echo(f"ended {process}, left by a stack whose supervisor was killed")
     if stopped:
         typer.echo(f"The stack is down, after {time.monotonic() - started:.1f} s.")
-    elif not left:
+    elif not left and not on:
         typer.echo(f"No stack is running in {settings.home}.")
+    if on == "kind":
+        from prove.kubernetes import kind
+
+        gone = kind.delete()
+        typer.echo(f"removed the cluster {kind.name()}" if gone else "there was no cluster of kind")
+    elif on:
+        from prove.kubernetes import release
+
+        context = context_of(on, name, namespace)
+        for what in release.uninstall(context) or ["nothing: there was none"]:
+            typer.echo(f"removed from {context.name}: {what}")

@@ -12,18 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
+import psutil
+
 from prove import images
 from prove.tools import ensure
 from prove.tools.progress import Progress
+from tests.cluster.lab import host
 from tests.cluster.lab.cilium import Cilium
 from tests.cluster.lab.containers import SANDBOX, Containerd
 from tests.cluster.lab.control import ControlPlane
-from tests.cluster.lab.kubectl import Kubectl, eventually
+from tests.cluster.lab.kubectl import Kubectl, Object, eventually
 from tests.cluster.lab.node import Node, remove_cgroups
 
 Network = Literal["bridge", "cilium"]
 TOOLS = ("kubectl", "kubernetes", "coredns", "metrics_server")
 TOY = "prove.local/toy:lab"
+BUYER = "prove.local/buyer:lab"
 PROGRAMS = Path(__file__).parents[1] / "programs"
 MANIFESTS = Path(__file__).parent / "manifests"
 _HOMES = Path("/tmp")  # noqa: S108  made by mkdtemp; a short path, for sockets; not under /run
@@ -106,6 +110,52 @@ class Cluster:
         """Bring images in, from archives as `docker save` writes them."""
         self.containerd.load(*archives)
 
+    def processes(self, pod: Object) -> list[int]:
+        """Ids, on this machine, of a pod's processes but for its sandbox's."""
+        found = set()
+        for root in host.cgroup_hierarchies("pids"):
+            for path in (root / self.node.cgroup).glob(f"**/pod{pod['metadata']['uid']}/*"):
+                if path.is_dir():
+                    found |= {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+        return sorted(pid for pid in found if psutil.Process(pid).name() != "pause")
+
+    def provide_volumes(self, count: int = 24) -> None:
+        """Directories of the node as PersistentVolumes, and a default class that claims get."""
+        where = {"key": "kubernetes.io/hostname", "operator": "In", "values": [self.node.name]}
+        volumes = []
+        for number in range(count):
+            path = self.directory / "volumes" / str(number)
+            path.mkdir(parents=True)
+            path.chmod(0o777)
+            volumes.append(
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolume",
+                    "metadata": {"name": f"lab-{number}"},
+                    "spec": {
+                        "capacity": {"storage": "8Gi"},
+                        "accessModes": ["ReadWriteOnce"],
+                        "persistentVolumeReclaimPolicy": "Retain",
+                        "storageClassName": "lab",
+                        "local": {"path": str(path)},
+                        "nodeAffinity": {
+                            "required": {"nodeSelectorTerms": [{"matchExpressions": [where]}]}
+                        },
+                    },
+                }
+            )
+        default = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.kubectl.apply(
+            {
+                "apiVersion": "storage.k8s.io/v1",
+                "kind": "StorageClass",
+                "metadata": {"name": "lab", "annotations": default},
+                "provisioner": "kubernetes.io/no-provisioner",
+                "volumeBindingMode": "WaitForFirstConsumer",
+            },
+            *volumes,
+        )
+
     def _step(self, name: str, do: Callable[[], object]) -> None:
         started = time.monotonic()
         do()
@@ -122,6 +172,7 @@ class Cluster:
         for reference in (
             SANDBOX,
             TOY,
+            BUYER,
             "prove.local/coredns:lab",
             "prove.local/metrics-server:lab",
         ):
@@ -143,7 +194,7 @@ class Cluster:
 
 def _programs(into: Path) -> dict[str, Path]:
     """Build the lab's own little programs."""
-    made = {name: into / name for name in ("pause", "toy")}
+    made = {name: into / name for name in ("pause", "toy", "buyer")}
     subprocess.run(
         ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(into), "./..."],
         cwd=PROGRAMS,

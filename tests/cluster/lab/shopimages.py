@@ -7,12 +7,13 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from prove import images
 from prove.tools import cache_dir, repository_root
 from prove.tools.builder import entry_dir
+from prove.tools.progress import Progress
 from prove.tools.registry import SERVICES, TOOLS
 from tests.cluster.lab.node import LabError
 
@@ -20,12 +21,26 @@ REGISTRY = "prove.local"
 SUITE = "bookworm"
 # One for both: PostgreSQL's programs for its own image, Python for ours.
 _INCLUDED = "python3,postgresql-15,ca-certificates"
-_NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale")
-_NOT_NEEDED += ("usr/share/man", "usr/share/info", "var/log", "usr/lib/python3/dist-packages")
+_NOT_NEEDED = (
+    *("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/i18n"),
+    *("usr/share/man", "usr/share/info", "var/log", "usr/lib/python3/dist-packages"),
+    # Compiling queries: what takes most of the room, and none of ours is worth it.
+    *(
+        "usr/lib/*/libLLVM*",
+        "usr/lib/*/libz3*",
+        "usr/lib/postgresql/*/lib/llvmjit*",
+        "usr/lib/postgresql/*/lib/bitcode",
+    ),
+)
+_OF_POSTGRESQL = (
+    *("usr/lib/postgresql", "usr/share/postgresql*", "usr/share/perl*", "usr/lib/*/perl*"),
+    *("usr/lib/*/libperl*", "usr/lib/*/libicu*", "usr/lib/*/libxslt*"),
+)
+"""What an image of ours with Python does without."""
 
 
 def archives(
-    names: Iterable[str] = tuple(images.IMAGES), told: Callable[[str], None] = lambda name: None
+    names: Iterable[str] = tuple(images.IMAGES), progress: Progress | None = None
 ) -> list[Path]:
     """Archives of the named images, built unless they are kept; raises LabError, UserError."""
     home = cache_dir() / "cluster"
@@ -36,23 +51,45 @@ def archives(
         image = images.IMAGES[name]
         path = home / f"{name}-{_hash(image, base)}.tar"
         if not path.exists():
-            told(name)
+            if progress:
+                progress.phase(f"image {name}", "its files")
             for old in home.glob(f"{name}-*.tar"):
                 old.unlink()
-            _build(image, base, path)
+            _build(image, base, path, progress)
+            if progress:
+                progress.done(f"image {name}", "made")
         made.append(path)
     return made
 
 
-def _build(image: images.Image, base: Path, path: Path) -> None:
+def _build(image: images.Image, base: Path, path: Path, progress: Progress | None) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         own = Path(directory) / "own"
         own.mkdir()
-        images.contents(image, own)
-        layers = [own] if image.base == "scratch" else [base, own]
+        layers = [own] if image.base == "scratch" else [base / image.base, own]
+        if image.packages:
+            layers.insert(1, _requirements(image, path.parent))
+            images.install_packages(image, own / images.APP.strip("/"))
+        else:
+            images.contents(image, own, progress)
         scratch = Path(directory) / "image.tar"
         images.archive(image, image.reference(REGISTRY), layers, scratch)
         scratch.rename(path)
+
+
+def _requirements(image: images.Image, home: Path) -> Path:
+    """Other people's packages as a layer of its own: it is kept while ours change."""
+    pinned = repository_root() / "requirements" / f"{image.requirements}.txt"
+    digest = hashlib.sha256(pinned.read_bytes()).hexdigest()[:16]
+    path = home / f"requirements-{image.requirements}-{digest}"
+    if not path.is_dir():
+        for old in home.glob(f"requirements-{image.requirements}-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=home) as scratch:
+            layer = Path(scratch) / "layer"
+            images.install_requirements(image, layer / images.APP.strip("/"))
+            layer.rename(path)
+    return path
 
 
 def _hash(image: images.Image, base: Path) -> str:
@@ -76,8 +113,10 @@ def _hash(image: images.Image, base: Path) -> str:
 
 
 def _base(home: Path) -> Path:
-    """A Debian with Python and PostgreSQL, and the user that PostgreSQL's image runs as."""
-    facts = hashlib.sha256(f"{SUITE} {_INCLUDED} {_NOT_NEEDED} 1".encode()).hexdigest()[:16]
+    """A directory with the bases: Debian with `postgresql`, and with `python` alone."""
+    facts = hashlib.sha256(
+        f"{SUITE} {_INCLUDED} {_NOT_NEEDED} {_OF_POSTGRESQL}".encode()
+    ).hexdigest()[:16]
     path = home / f"debian-{facts}"
     if path.is_dir():
         return path
@@ -101,18 +140,31 @@ def _base(home: Path) -> Path:
         if done.returncode != 0:
             reason = (log.read_text(errors="replace").splitlines() or ["it failed"])[-1]
             raise LabError(f"debootstrap: {reason} (all of it: {log})")
-        for directory in _NOT_NEEDED:
-            shutil.rmtree(work / directory, ignore_errors=True)
+        _remove(work, _NOT_NEEDED)
         # initdb looks its user's name up; the chart's is that of the official image.
         with (work / "etc/passwd").open("a") as passwd:
             passwd.write("prove-postgres:x:999:999::/tmp:/bin/sh\n")
         for device in (work / "dev").iterdir():
             device.unlink() if not device.is_dir() or device.is_symlink() else shutil.rmtree(device)
         work.chmod(0o755)
-        work.rename(path)
+        both = home / f".{path.name}"
+        both.mkdir()
+        subprocess.run(["cp", "-al", str(work), str(both / "python")], check=True)
+        _remove(both / "python", _OF_POSTGRESQL)
+        work.rename(both / "postgresql")
+        both.rename(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     for old in home.glob("debian-*"):
         if old != path:
             shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _remove(root: Path, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for path in root.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -103,7 +104,7 @@ func serve() {
 	name, _ := os.Hostname()
 	var unready, sick atomic.Bool
 	var lock sync.Mutex
-	var held [][]byte
+	var held, posted [][]byte
 
 	probe := func(failing *atomic.Bool) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -136,6 +137,19 @@ func serve() {
 		defer lock.Unlock()
 		held = append(held, block)
 		_, _ = fmt.Fprintln(w, name, "holds", len(held))
+	})
+
+	// What was posted to /inbox, one a line.
+	http.HandleFunc("POST /inbox", func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		lock.Lock()
+		defer lock.Unlock()
+		posted = append(posted, bytes.TrimSpace(body))
+	})
+	http.HandleFunc("GET /inbox", func(w http.ResponseWriter, _ *http.Request) {
+		lock.Lock()
+		defer lock.Unlock()
+		_, _ = w.Write(bytes.Join(posted, []byte("\n")))
 	})
 
 	go func() {
