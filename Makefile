@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 GO     ?= go
 # The shop's own Go programs; tools/ only pins other people's.
 GO_MODULES  := services/order-service simulators/acquirer
+# Toys for the cluster of the tests: no cmd/, never shipped.
+GO_TOYS     := tests/cluster/programs
 PY_PACKAGES := libs/service-kit services/product-service services/payment-service .
 PY_SOURCES  := src libs services tests conftest.py
 WORKERS ?= 4
@@ -12,7 +14,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup demo up down test check check-go check-python check-generated test-go test-python bench prove lock clean
+.PHONY: help setup demo up down test test-cluster check check-go check-python check-generated test-go test-python bench prove lock terraform clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -29,6 +31,11 @@ down: ## Stop what `make up` started
 	@$(BIN)/provectl down
 
 test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about twenty minutes
+
+test-cluster: $(VENV)/.dev ## The shop on a real Kubernetes of its own on this machine, as root: half an hour of builds once
+	@tests/cluster/packages
+	@$(BIN)/provectl tools build --all
+	@PROVE_CLUSTER_FIGURES=$${PROVE_CLUSTER_FIGURES-.prove/cluster.json} $(BIN)/pytest tests/cluster
 
 check: check-go check-python check-generated ## Formatting, types, static analysis, cross-compilation, generated files
 
@@ -84,6 +91,12 @@ lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \
 	  ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-header $${2:+$$2 $$3} -o $$1.txt $$1.in || exit 1; done
+
+terraform: $(VENV)/.runtime ## Format terraform/ and write its modules' READMEs anew
+	@$$($(BIN)/provectl tools path terraform) fmt -recursive terraform
+	@for m in $$(dirname $$(find terraform/modules terraform/environments/common -name variables.tf)); do \
+	  own=$$m/.terraform-docs.yml; [ -f $$own ] || own=terraform/.terraform-docs.yml; \
+	  $$($(BIN)/provectl tools path terraform-docs) -c $$own $$m || exit 1; done
 
 clean: ## Remove the environment; built servers stay in the cache (`provectl tools list` shows where)
 	rm -rf $(VENV)

@@ -199,11 +199,25 @@ def contents(image: Image, into: Path, progress: Progress | None = None) -> None
 
 def _install(image: Image, target: Path) -> None:
     """What the Dockerfile does: requirements by their hashes, then our own packages."""
-    root = tools.repository_root()
-    pinned = root / "requirements" / f"{image.requirements}.txt"
+    install_requirements(image, target)
+    install_packages(image, target)
+
+
+def install_requirements(image: Image, target: Path) -> None:
+    """Other people's packages, by their hashes, into `target`; raises UserError."""
+    pinned = tools.repository_root() / "requirements" / f"{image.requirements}.txt"
     _pip("--require-hashes", "-r", str(pinned), "--target", str(target))
-    own = [str(root / package) for package in image.packages]
+    _tidy(target)
+
+
+def install_packages(image: Image, target: Path) -> None:
+    """Our own packages into `target`; raises UserError."""
+    own = [str(tools.repository_root() / package) for package in image.packages]
     _pip("--no-deps", "--no-build-isolation", "--upgrade", "--target", str(target), *own)
+    _tidy(target)
+
+
+def _tidy(target: Path) -> None:
     for cache in target.rglob("__pycache__"):
         shutil.rmtree(cache)
     shutil.rmtree(target / "bin", ignore_errors=True)  # they name this machine's Python

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import httpx
 import pytest
+from service_kit.testing import PATIENT_S
 
 from prove.incident import catalogue, record, schema
 from tests.support import reviews
@@ -51,7 +52,9 @@ def leases(drill: Stack) -> list[str]:
     headers = {"Authorization": f"Bearer {drill.token}"}
     found = []
     for place in ("product", "order", "payment", "acquirer", "injector"):
-        answer = httpx.get(f"{drill.url(place)}/faults", headers=headers, trust_env=False)
+        answer = httpx.get(
+            f"{drill.url(place)}/faults", headers=headers, timeout=PATIENT_S, trust_env=False
+        )
         found += [f"{place}/{item['name']}" for item in answer.raise_for_status().json()["items"]]
     return found
 

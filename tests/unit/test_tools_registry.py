@@ -28,10 +28,29 @@ def pins(program: Program) -> dict[str, str]:
         ("k6", "go.k6.io/k6"),
         ("helm", "helm.sh/helm/v4"),
         ("kube_state_metrics", "k8s.io/kube-state-metrics/v2"),
+        ("kubectl", "k8s.io/kubernetes"),
+        ("kubernetes", "k8s.io/kubernetes"),
+        ("metrics_server", "sigs.k8s.io/metrics-server"),
+        ("coredns", "github.com/coredns/coredns"),
+        ("cilium", "github.com/cilium/cilium"),
     ],
 )
 def test_a_tool_has_the_version_its_go_mod_pins(name: str, module: str) -> None:
-    assert TOOLS[name].version == pins(TOOLS[name])[module]
+    tool = TOOLS[name]
+    assert tool.version == pins(tool)[module]
+
+
+def test_kubernetes_is_told_the_version_it_was_built_from() -> None:
+    # Helm and kubectl compare it; the linker can't know it outside Kubernetes' own repository.
+    version = TOOLS["kubernetes"].version
+    assert version is not None
+    major, minor, _ = version.split(".")
+    for name in ("kubernetes", "kubectl"):
+        stamps = TOOLS[name].stamps
+        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
+            assert f"{package}.gitVersion=v{version}" in stamps
+            assert f"{package}.gitMajor={major}" in stamps
+            assert f"{package}.gitMinor={minor}" in stamps
 
 
 def test_manifests_are_checked_by_the_kubernetes_its_go_mod_pins() -> None:

@@ -12,7 +12,7 @@ K8S = Path("k8s")
 REFERENCE = Path("docs") / "reference" / "chart-values.md"
 PLACES = (FILES, K8S, REFERENCE)
 """What is generated: two directories and a page."""
-BY_HAND = frozenset({"edges.yaml", "kind.yaml"})
+BY_HAND = frozenset({"edges.yaml", "kind.yaml", "kind-metrics-server.yaml"})
 """In `FILES` and `K8S`, not generated."""
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,46 @@ import typer
 from prove.errors import UserError
 
 if TYPE_CHECKING:
+    from prove.kubernetes.context import Context
     from prove.stack.settings import StackSettings
     from prove.stack.state import StackState
 
 
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="With --on context: its name.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="PLACE", help="A cluster: `kind` makes one, `context` NAME is one you have."
+    ),
+]
+Namespace = Annotated[str, typer.Option(help="With --on: the namespace there.")]
+
+
+def context_of(on: str, name: str | None, namespace: str) -> "Context":
+    """The context that `--on` and NAME mean; one of kind is made. Raises UserError."""
+    from prove.kubernetes import context, kind
+    from prove.tools import ConsoleProgress
+
+    if on == "kind":
+        name = kind.create(lambda text: typer.echo(text, err=True))
+    with ConsoleProgress() as progress:
+        return context.find(name or "", namespace, progress)
+
+
+def check_place(on: str | None, name: str | None) -> None:
+    """Whether `--on` and NAME go together; raises UserError."""
+    if on is None and name is not None:
+        raise UserError(f"{name!r} is the name of a context only with --on context")
+    if on not in (None, "kind", "context"):
+        raise UserError(f"--on {on}: write `--on kind` or `--on context NAME`")
+    if on == "context" and name is None:
+        raise UserError("--on context needs a NAME, as `kubectl config get-contexts` shows them")
+    if on == "kind" and name is not None:
+        raise UserError(f"--on kind takes no name ({name!r}): k8s/kind.yaml has it")
+
+
 def up(
+    name: Name = None,
     *,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave it running and return once it is ready.")
@@ -27,18 +63,58 @@ def up(
             "--drill", help="Alerts 60 times as fast, and an injector (PROVE_PROFILE=drill)."
         ),
     ] = False,
+    on: On = None,
+    namespace: Namespace = "prove",
+    registry: Annotated[
+        str, typer.Option(help="With --on: where our images are pushed to, and pulled from.")
+    ] = "",
+    images: Annotated[
+        bool, typer.Option(help="With --on: build our images and bring them there.")
+    ] = True,
+    values: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="With --on: more values for the chart."),
+    ] = None,
+    wait: Annotated[str, typer.Option(help="With --on: how long all may take to be ready.")] = "8m",
 ) -> None:
     """Start the shop and its observability; Ctrl-C stops them.
 
     Builds what is missing, checks ports and disk, ends what a killed stack left behind. Where a
     stack runs already, shows where. PROVE_HOME and PROVE_PORT_OFFSET make a second one beside it.
+
+    With `--on context NAME` the chart is installed (or upgraded) on that cluster, and its Services
+    are forwarded to the same ports here; Ctrl-C ends the forwards alone. `--on kind` does so on a
+    cluster of three nodes in Docker, which it makes first.
+
+    Examples:
+
+        provectl up --detach
+
+        provectl up --on kind
+
+        provectl up --on context staging --registry registry.example.com/shop --values mine.yaml
     """
     from prove.stack import settings as stack_settings
     from prove.stack.hints import command
 
+    check_place(on, name)
     settings = stack_settings.load()
     if drill:
         settings = settings.model_copy(update={"profile": "drill"})
+    if on:
+        place = "kind" if on == "kind" else f"context {name}"
+        context = context_of(on, name, namespace)
+        context = _install(context, registry, images, values or [], wait)
+        forwarding = _forward(settings, context)
+        _print_addresses(settings, down=f"down --on {place}")
+        if detach:
+            return
+        typer.echo("Ctrl-C ends the forwards; the shop stays.")
+        try:
+            forwarding.wait()
+        except KeyboardInterrupt:
+            _stop(forwarding)
+        return
     supervisor = ensure_running(settings)
     try:
         _print_addresses(settings)
@@ -51,6 +127,55 @@ def up(
             raise
         _stop(supervisor)
     _tell_end(supervisor)
+
+
+def _install(
+    context: "Context", registry: str, images: bool, values: list[Path], wait: str
+) -> "Context":
+    """Images there, the chart installed and ready."""
+    from rich.console import Console
+
+    from prove import units
+    from prove.kubernetes import release
+
+    began = time.monotonic()
+    seconds = round(units.duration_s(wait, "--wait"))
+    with Console(stderr=True).status(f"on {context.name} …") as line:
+        if images:
+            registry = release.publish(context, registry, line.update)
+
+        def show(pods: dict[str, bool]) -> None:
+            waiting = [name for name, ready in pods.items() if not ready]
+            text = f"{len(pods) - len(waiting)} of {len(pods)} pods are ready"
+            line.update(text + (f"; waiting for {', '.join(waiting[:3])}" if waiting else ""))
+
+        release.install(context, registry, values, seconds, show)
+    typer.echo(
+        f"The shop is up in namespace {context.namespace} of {context.name}, after "
+        f"{time.monotonic() - began:.1f} s."
+    )
+    return context
+
+
+def _forward(settings: "StackSettings", context: "Context") -> "subprocess.Popen[bytes]":
+    """The Services of a cluster on the stack's ports, under a supervisor."""
+    from prove.kubernetes import forwards
+    from prove.stack import lifecycle, preflight
+    from prove.stack.supervisor import Plan
+
+    with lifecycle.lock(settings) as lock:
+        lifecycle.clean_up(settings.home)
+        preflight.require(settings)
+        specs = forwards.specs(settings, context)
+        forwards.keep_token(settings, context)
+        supervisor = lifecycle.spawn(Plan(settings=settings, specs=specs), lock)
+    try:
+        with _progress() as show:
+            lifecycle.wait_ready(supervisor, settings.home, show)
+    except lifecycle.StartError as error:
+        typer.echo(f"provectl: {error}", err=True)
+        raise typer.Exit(1) from None
+    return supervisor
 
 
 def ensure_running(settings: "StackSettings") -> "subprocess.Popen[bytes] | None":
@@ -176,7 +301,7 @@ def _progress() -> Iterator[Callable[["StackState"], None]]:
     yield tell
 
 
-def _print_addresses(settings: "StackSettings") -> None:
+def _print_addresses(settings: "StackSettings", down: str = "down") -> None:
     from prove.stack.hints import command
 
     drill = settings.profile == "drill"
@@ -196,5 +321,5 @@ def _print_addresses(settings: "StackSettings") -> None:
 fill it    {command("data import")}
 use it     {command("buy")}, {command("load")}
 watch it   {command("status")}, {command("logs -f")}, {command("alerts")}
-stop it    {command("down")}
+stop it    {command(down)}
 """)

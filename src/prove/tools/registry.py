@@ -47,6 +47,13 @@ class Program:
         return ("-mod=readonly", "-trimpath", *tags, f"-ldflags={link}")
 
 
+# Go's linker can't read a version from a module that is built from outside its repository.
+_KUBERNETES_VERSION = tuple(
+    f"{package}.{variable}={value}"
+    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    for variable, value in (("gitVersion", "v1.34.4"), ("gitMajor", "1"), ("gitMinor", "34"))
+)
+
 TOOLS: dict[str, Program] = {
     tool.name: tool
     for tool in (
@@ -168,6 +175,63 @@ TOOLS: dict[str, Program] = {
             version="2.15.0",  # the newest that the checksum database knows
             stamp="github.com/prometheus/common/version.Version",
             binaries=(Binary("kube-state-metrics", "k8s.io/kube-state-metrics/v2", ("version",)),),
+            on_demand=True,
+        ),
+        Program(
+            name="kubectl",
+            directory="tools/kubernetes",
+            version="1.34.4",
+            stamps=_KUBERNETES_VERSION,
+            binaries=(
+                Binary(
+                    "kubectl",
+                    "k8s.io/kubernetes/cmd/kubectl",
+                    version_args=("version", "--client"),
+                ),
+            ),
+            on_demand=True,
+        ),
+        Program(
+            name="kubernetes",
+            directory="tools/kubernetes",
+            version="1.34.4",
+            stamps=_KUBERNETES_VERSION,
+            binaries=tuple(
+                Binary(name, f"k8s.io/kubernetes/cmd/{name}")
+                for name in (
+                    "kube-apiserver",
+                    "kube-controller-manager",
+                    "kube-scheduler",
+                    "kubelet",
+                    "kube-proxy",
+                )
+            ),
+            on_demand=True,
+        ),
+        Program(
+            name="metrics_server",
+            directory="tools/kubernetes",  # shares what Kubernetes is made of
+            version="0.8.0",
+            stamps=("k8s.io/client-go/pkg/version.gitVersion=v0.8.0",),
+            binaries=(Binary("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),),
+            on_demand=True,
+        ),
+        Program(
+            name="coredns",
+            directory="tools/coredns",
+            version="1.15.0",
+            binaries=(Binary("coredns", ".", version_args=("-version",)),),
+            on_demand=True,
+        ),
+        Program(
+            name="cilium",
+            directory="tools/cilium",
+            version="1.20.2",
+            stamps=("github.com/cilium/cilium/pkg/version.ciliumVersion=1.20.2",),
+            binaries=(
+                Binary("cilium-agent", "github.com/cilium/cilium/daemon"),
+                Binary("cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni", ("VERSION",)),
+            ),
             on_demand=True,
         ),
         Program(

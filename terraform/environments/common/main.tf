@@ -30,15 +30,16 @@ module "monitoring" {
 module "shop" {
   source = "../../modules/shop"
 
-  namespace          = module.namespace.name
-  chart              = var.chart
-  images             = var.images
-  values             = [var.profile]
-  database           = { secret = var.database_secret }
-  replicas           = var.replicas
-  telemetry_endpoint = module.monitoring.telemetry_endpoint
-  ingress            = var.ingress
-  wait               = var.wait
+  namespace = module.namespace.name
+  chart     = var.chart
+  images    = var.images
+  values    = [var.profile]
+  database  = { secret = var.database_secret }
+  replicas  = var.replicas
+  ingress   = var.ingress
+  off       = var.off
+  wait      = var.wait
 
-  depends_on = [module.namespace]
+  # Its policies deny all that isn't said: by then the monitoring has said its part.
+  depends_on = [module.monitoring]
 }

@@ -1,14 +1,4 @@
 terraform {
+  # The providers are those of the modules.
   required_version = ">= 1.11"
-
-  required_providers {
-    helm = {
-      source  = "hashicorp/helm"
-      version = "~> 3.0"
-    }
-    kubernetes = {
-      source  = "hashicorp/kubernetes"
-      version = "~> 3.0"
-    }
-  }
 }

@@ -139,4 +139,9 @@ variable "tags" {
   description = "Tags of everything that is made."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for key, value in var.tags : length(key) <= 128 && length(value) <= 256 && !startswith(lower(key), "aws:")])
+    error_message = "A tag has at most 128 characters, its value 256, and `aws:` is AWS's own prefix."
+  }
 }

@@ -8,6 +8,6 @@ output "release" {
 }
 
 output "telemetry_endpoint" {
-  description = "Where services send OTLP over HTTP; empty where the Collector is left out."
+  description = "Where what runs beside the shop may send OTLP over HTTP too; empty where the Collector is left out."
   value       = contains(var.off, "collector") ? "" : "http://collector.${helm_release.this.namespace}:4318"
 }

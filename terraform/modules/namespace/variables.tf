@@ -17,6 +17,11 @@ variable "labels" {
   description = "Labels of every object, beside `app.kubernetes.io/managed-by`."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for key, value in var.labels : can(regex("^([-.a-z0-9]+/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$", key)) && can(regex("^([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?$", value))])
+    error_message = "A label's name and value are at most 63 letters, digits, `-`, `_` and `.`; the name may have a prefix."
+  }
 }
 
 variable "pod_security" {

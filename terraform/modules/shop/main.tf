@@ -1,7 +1,12 @@
 locals {
   autoscaling = { autoscaling = { enabled = true, min = var.replicas.min, max = var.replicas.max } }
 
-  values = {
+  parts = [
+    "alertmanager", "blackbox", "canary", "collector", "grafana", "jaeger", "kubeStateMetrics",
+    "prometheus", "victorialogs",
+  ]
+
+  values = merge({ for part in local.parts : part => { enabled = !contains(var.off, part) } }, {
     shop        = { enabled = true }
     monitoring  = { enabled = false }
     image       = { registry = var.images.registry, tag = var.images.tag }
@@ -11,7 +16,7 @@ locals {
     product     = local.autoscaling
     order       = local.autoscaling
     payment     = local.autoscaling
-    telemetry   = { endpoint = var.telemetry_endpoint }
+    telemetry   = { endpoint = try(var.telemetry.endpoint, "") }
     # The module `namespace` made it.
     quota = { enabled = false }
     ingress = {
@@ -20,7 +25,9 @@ locals {
       className = try(var.ingress.class_name, "")
       tlsSecret = try(var.ingress.tls_secret, "")
     }
-  }
+    }, var.telemetry == null ? {} : {
+    networkPolicy = { telemetryPorts = [var.telemetry.port] }
+  })
 }
 
 resource "helm_release" "this" {

@@ -84,14 +84,27 @@ variable "replicas" {
   }
 }
 
-variable "telemetry_endpoint" {
-  description = "Where the services send OTLP over HTTP: the output of the module `monitoring`. Empty: where the chart's Collector would be."
-  type        = string
-  default     = ""
+variable "telemetry" {
+  description = "Where the services send OTLP over HTTP: `endpoint`, with its port, outside the namespace; empty: to the Collector of the module `monitoring` beside it."
+  type        = object({ endpoint = string, port = number })
+  default     = null
 
   validation {
-    condition     = var.telemetry_endpoint == "" || can(regex("^https?://[^/]+$", var.telemetry_endpoint))
+    condition     = var.telemetry == null || can(regex("^https?://[^/]+$", var.telemetry.endpoint))
     error_message = "An endpoint is http:// or https://, a host and a port, without a path."
+  }
+}
+
+variable "off" {
+  description = "Parts of the monitoring that the module `monitoring` left out: the network policies name those that are there."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition = length(setsubtract(var.off, [
+      "alertmanager", "blackbox", "canary", "collector", "grafana", "jaeger", "kubeStateMetrics", "prometheus", "victorialogs",
+    ])) == 0
+    error_message = "There is no such part: see the module `monitoring`."
   }
 }
 

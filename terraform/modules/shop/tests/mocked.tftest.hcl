@@ -29,12 +29,13 @@ run "applied_as_in_production" {
   command = apply
 
   variables {
-    database           = { secret = "prove-secrets" }
-    images             = { registry = "registry.example.com/shop", tag = "1.4.2" }
-    ingress            = { host = "shop.example.com", class_name = "nginx", tls_secret = "shop-tls" }
-    replicas           = { min = 3, max = 20 }
-    telemetry_endpoint = "http://collector.prove:4318"
-    values             = ["environment: production"]
+    database  = { secret = "prove-secrets" }
+    images    = { registry = "registry.example.com/shop", tag = "1.4.2" }
+    ingress   = { host = "shop.example.com", class_name = "nginx", tls_secret = "shop-tls" }
+    replicas  = { min = 3, max = 20 }
+    telemetry = { endpoint = "http://otel.telemetry:4318", port = 4318 }
+    off       = ["collector"]
+    values    = ["environment: production"]
   }
 
   assert {
@@ -51,6 +52,14 @@ run "applied_as_in_production" {
       yamldecode(helm_release.this.values[1])[service].autoscaling.min == 3
     ])
     error_message = "A service has fewer replicas than asked for."
+  }
+
+  assert {
+    condition = (
+      yamldecode(helm_release.this.values[1]).networkPolicy.telemetryPorts == [4318]
+      && !yamldecode(helm_release.this.values[1]).collector.enabled
+    )
+    error_message = "The policies don't let telemetry out, or let it to a Collector that isn't there."
   }
 
   assert {
@@ -97,10 +106,10 @@ run "a_tag_that_moves" {
 
 run "an_endpoint_with_a_path" {
   command         = plan
-  expect_failures = [var.telemetry_endpoint]
+  expect_failures = [var.telemetry]
 
   variables {
-    telemetry_endpoint = "http://collector:4318/v1/traces"
+    telemetry = { endpoint = "http://collector:4318/v1/traces", port = 4318 }
   }
 }
 

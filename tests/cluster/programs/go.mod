@@ -1,0 +1,3 @@
+module prove/tests/cluster
+
+go 1.25
