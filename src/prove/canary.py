@@ -20,11 +20,21 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, web
 
 CUSTOMER = "canary"
+TEST_PRODUCT = {
+    "sku": "canary-feed",
+    "name": "Canary feed",
+    "description": "Put here by the canary, since there was nothing to buy.",
+    "category": "canary",
+    "price_minor": 100,
+    "currency": "GBP",
+    "stock": 1000,
+}
 PAGES = 20
 """How much of the catalogue is looked through for something in stock."""
 NOT_TO_BE_HAD = ("/problems/stock-short", "/problems/unknown-sku")
@@ -222,22 +232,60 @@ async def serve(arguments: argparse.Namespace) -> None:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
+            await web.TCPSite(runner, arguments.host, arguments.port).start()
             await canary.run()
         finally:
             await runner.cleanup()
 
 
+async def once(arguments: argparse.Namespace) -> str:
+    """Place one order and cancel it; what went wrong, or nothing.
+
+    Where nothing can be bought a product is put there for it, with the admin token.
+    """
+    async with ClientSession() as http:
+        canary = Canary(
+            http, arguments.products, arguments.orders, arguments.interval, arguments.timeout
+        )
+        outcome = await canary.probe()
+        if outcome is None and arguments.admin_token_file is not None:
+            token = arguments.admin_token_file.read_text(encoding="utf-8").strip()
+            async with http.put(
+                f"{arguments.products}/api/v1/products/{TEST_PRODUCT['sku']}",
+                json=TEST_PRODUCT,
+                headers={"Authorization": f"Bearer {token}"},
+            ) as answer:
+                if not answer.ok:
+                    return f"the catalogue takes no product: {answer.status} {await answer.text()}"
+            outcome = await canary.probe()
+    if outcome is None:
+        return "there is nothing in stock: import goods, or name --admin-token-file"
+    if outcome.success:
+        ordered = f"ordered and cancelled in {outcome.duration_s:.3f} s"
+        sys.stdout.write(f"{ordered}, trace {outcome.trace_id}\n")
+    return outcome.reason
+
+
 def main() -> None:
-    """Run until SIGTERM or Ctrl-C."""
+    """Run until SIGTERM or Ctrl-C; with --once, until an order is placed: exit code 1 if it isn't."""
     parser = argparse.ArgumentParser(prog="python -m prove.canary", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="where to be scraped")
+    parser.add_argument("--once", action="store_true", help="one order, then end")
+    parser.add_argument("--host", default="127.0.0.1", help="where to be scraped")
+    parser.add_argument("--port", type=int, default=9116, help="where to be scraped")
+    parser.add_argument(
+        "--admin-token-file", type=Path, help="with --once: for goods, where there are none"
+    )
     parser.add_argument("--products", required=True, help="base URL of the Product Service")
     parser.add_argument("--orders", required=True, help="base URL of the Order Service")
     parser.add_argument("--interval", type=float, default=15, help="seconds between orders")
     parser.add_argument("--timeout", type=float, default=10, help="seconds an answer may take")
+    arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(serve(parser.parse_args()))
+        if not arguments.once:
+            asyncio.run(serve(arguments))
+        elif reason := asyncio.run(once(arguments)):
+            sys.stderr.write(f"no order: {reason}\n")
+            sys.exit(1)
 
 
 def _said(error: Exception) -> str:

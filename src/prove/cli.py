@@ -11,6 +11,7 @@ from prove.commands import (
     alerts,
     bench,
     buy,
+    chart,
     dashboards,
     data,
     demo,
@@ -72,6 +73,7 @@ app.command("buy")(buy.buy)
 app.command("review")(review.review)
 app.command("bench")(bench.bench)
 app.command("grafana")(grafana.grafana)
+app.add_typer(chart.app, name="chart")
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
 app.add_typer(fault.app, name="fault")

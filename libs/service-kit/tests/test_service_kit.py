@@ -548,6 +548,15 @@ def test_the_schema_is_compared_with_the_newest_revision_that_was_read_once(
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
     with pytest.raises(RuntimeError, match=r"schema is at \['0000'\]"):
         check_migrated(database, "kit_sample")
+    with database.write() as connection:  # by a version that comes, or was rolled back from
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
+    check_migrated(database, "kit_sample")
+    migrate(database, "kit_sample")
+    with database.read() as connection:
+        assert (
+            connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
+            == "0002"
+        )
 
 
 def test_telemetry_can_be_disabled(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:

@@ -57,7 +57,7 @@ def list_tools(json_output: Json = False) -> None:
 @app.command()
 def build(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all of them.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: what the stack runs.")
     ] = None,
 ) -> None:
     """Build what isn't there yet, from the source go.sum pins.
@@ -73,7 +73,7 @@ def build(
         provectl tools build prometheus jaeger
     """
     with ConsoleProgress() as progress:
-        ensure(*(names or TOOLS), progress=progress)
+        ensure(*(names or _of_the_stack()), progress=progress)
 
 
 @app.command("verify")
@@ -88,6 +88,8 @@ def verify_tools() -> None:
     """
     failed = False
     for tool in TOOLS.values():
+        if tool.on_demand and find(tool) is None:
+            continue
         problems = verify.problems(tool)
         failed |= bool(problems)
         for line in problems or ["holds"]:
@@ -111,6 +113,10 @@ def path(
         raise UserError(f"there is no binary {name!r}; there are {known}")
     with ConsoleProgress() as progress:
         typer.echo(str(ensure(owner.name, progress=progress)[name]))
+
+
+def _of_the_stack() -> list[str]:
+    return [name for name, tool in TOOLS.items() if not tool.on_demand]
 
 
 def _describe(tool: Program) -> dict[str, object]:

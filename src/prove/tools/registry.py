@@ -24,7 +24,7 @@ class Program:
     `version` is the pinned upstream version without its `v`; None for our own programs, which are
     never taken from PATH. `stamp` is the Go variable that gets the version at link time, for
     programs that don't know it by themselves. `components` are the names a Collector found on PATH
-    must list to be fitting.
+    must list to be fitting. `on_demand`: no part of the stack, so built only by what needs it.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Program:
     tags: tuple[str, ...] = ()
     stamp: str | None = None
     components: frozenset[str] = frozenset()
+    on_demand: bool = False
 
     @property
     def build_flags(self) -> tuple[str, ...]:
@@ -132,6 +133,31 @@ TOOLS: dict[str, Program] = {
                     version_args=("-version",),
                 ),
             ),
+        ),
+        Program(
+            name="helm",
+            directory="tools/helm",
+            version="4.3.2",
+            stamp="helm.sh/helm/v4/internal/version.version",
+            binaries=(Binary("helm", "helm.sh/helm/v4/cmd/helm", version_args=("version",)),),
+            on_demand=True,
+        ),
+        Program(
+            name="prometheus_kubernetes",  # which finds nodes
+            directory="tools/prometheus",
+            version="3.16.0",
+            tags=("remove_all_sd", "enable_kubernetes_sd"),
+            stamp="github.com/prometheus/common/version.Version",
+            binaries=(Binary("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),),
+            on_demand=True,
+        ),
+        Program(
+            name="kube_state_metrics",
+            directory="tools/kube_state_metrics",
+            version="2.15.0",  # the newest that the checksum database knows
+            stamp="github.com/prometheus/common/version.Version",
+            binaries=(Binary("kube-state-metrics", "k8s.io/kube-state-metrics/v2", ("version",)),),
+            on_demand=True,
         ),
     )
 }

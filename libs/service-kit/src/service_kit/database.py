@@ -9,7 +9,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -166,11 +166,17 @@ def _heads(package: str) -> frozenset[str]:
     return frozenset(_scripts(package)[1].get_heads())
 
 
+def _is_newer(revisions: Collection[str], package: str) -> bool:
+    """Whether a schema was migrated by a newer version; revisions are numbered: 0001, 0002 …"""
+    return bool(revisions) and min(revisions) > max(_heads(package))
+
+
 def migrate(database: Database, package: str) -> None:
     """Bring the schema to the newest revision in `package`/migrations, in one transaction.
 
     Processes that start together wait for each other: on SQLite by the exclusive lock, on
-    PostgreSQL by an advisory lock.
+    PostgreSQL by an advisory lock. A schema that a newer version has migrated stays as it is: its
+    migrations only add to what this version knows, so that it can be rolled back to.
 
     Raises:
         StartupError: the database cannot be reached, read or written; the message says what to do.
@@ -178,6 +184,8 @@ def migrate(database: Database, package: str) -> None:
     config, scripts = _scripts(package)
 
     def steps(revision: Any, _context: MigrationContext) -> Any:
+        if _is_newer(revision, package):
+            return []
         return scripts._upgrade_revs("head", revision)
 
     with explained(database.url):
@@ -193,10 +201,13 @@ def migrate(database: Database, package: str) -> None:
 
 
 def check_migrated(database: Database, package: str) -> None:
-    """A health check: raises when the schema is not at the newest revision."""
+    """A health check: raises when the schema is older than the newest revision.
+
+    A newer one will do: during a rollout it was migrated by the version that comes.
+    """
     with database.read() as connection:
         current = set(MigrationContext.configure(connection).get_current_heads())
-    if current != _heads(package):
+    if current != _heads(package) and not _is_newer(current, package):
         raise RuntimeError(f"schema is at {sorted(current) or 'nothing'}: run the migrate command")
 
 

@@ -19,6 +19,7 @@ import (
 	"prove/order-service/internal/config"
 	"prove/order-service/internal/fault"
 	"prove/order-service/internal/order"
+	"prove/order-service/internal/peer"
 	"prove/order-service/internal/peertest"
 	"prove/order-service/internal/store"
 	"prove/order-service/internal/telemetry"
@@ -67,7 +68,7 @@ func newShopWith(t *testing.T, instrument func(*order.Service), change ...func(*
 	var handler http.Handler
 	log := slog.New(slog.DiscardHandler)
 	s.faults = fault.Open(cfg.FaultsFile, log)
-	s.orders, handler, err = wire(cfg, &telemetry.Telemetry{Log: log}, s.db, s.faults, s.draining.Load)
+	s.orders, handler, err = wire(cfg, &telemetry.Telemetry{Log: log}, s.db, s.faults, peer.NewTransport(), s.draining.Load)
 	if err != nil {
 		t.Fatal(err)
 	}

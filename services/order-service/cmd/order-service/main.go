@@ -125,12 +125,14 @@ func serve() (err error) {
 
 	var draining atomic.Bool
 	faults := fault.Open(cfg.FaultsFile, tel.Log)
-	orders, handler, err := wire(cfg, tel, db, faults, draining.Load)
+	transport := peer.NewTransport()
+	orders, handler, err := wire(cfg, tel, db, faults, transport, draining.Load)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           httpapi.Aged(handler, cfg.ConnectionAge),
+		ConnContext:       httpapi.Born,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       75 * time.Second,
 		// Longer than the longest checkout; a request that a fault hits has no limit.
@@ -146,6 +148,7 @@ func serve() (err error) {
 	background.Go(func() { orders.Work(work) })
 	burdens := fault.Burdens{Leases: faults, Database: db, Log: tel.Log}
 	background.Go(func() { burdens.Follow(work) })
+	background.Go(func() { transport.Renew(work, cfg.ConnectionAge) })
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	tel.Log.Info("serving", "address", cfg.Address(), "version", version, "database", cfg.Database.Driver)
@@ -229,7 +232,7 @@ func openStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
 
 // wire makes the service of its parts.
 func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, faults *fault.Leases,
-	draining func() bool) (*order.Service, http.Handler, error) {
+	transport peer.Transport, draining func() bool) (*order.Service, http.Handler, error) {
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return nil, nil, err
@@ -237,7 +240,7 @@ func wire(cfg config.Config, tel *telemetry.Telemetry, db *store.Store, faults *
 	if err := metrics.ObserveBacklog(db.Backlog); err != nil {
 		return nil, nil, err
 	}
-	transport, retries := peer.NewTransport(), peer.NewBudget(metrics)
+	retries := peer.NewBudget(metrics)
 	products, err := peer.New("product-service", cfg.ProductURL, peerTimeout, transport, retries, metrics)
 	if err != nil {
 		return nil, nil, err

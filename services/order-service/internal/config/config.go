@@ -37,6 +37,7 @@ type Config struct {
 	PaymentGiveUp   time.Duration // how long a payment's outcome may stay unknown
 	ReservationTTL  time.Duration // how long stock is held for an order that is not committed
 	MaxCheckouts    uint          // at once; more are refused
+	ConnectionAge   time.Duration // after it a connection is replaced, so that new replicas get theirs; 0: never
 }
 
 // Address is host:port as net.Listen takes it.
@@ -68,6 +69,7 @@ func Load(lookup func(string) (string, bool)) (Config, error) {
 		PaymentGiveUp:   r.duration("PAYMENT_GIVE_UP_S", 15*time.Minute, 5*time.Second, 24*time.Hour),
 		ReservationTTL:  r.duration("RESERVATION_TTL_S", 5*time.Minute, time.Second, time.Hour),
 		MaxCheckouts:    uint(r.integer("MAX_CONCURRENT_CHECKOUTS", 128, 1, 100_000)),
+		ConnectionAge:   r.duration("CONNECTION_MAX_AGE_S", 0, 0, time.Hour),
 	}
 	c.AdminToken = r.secret("ADMIN_TOKEN")
 	c.FaultsFile = r.text("FAULTS_FILE", defaultFaultsFile(c.Database))

@@ -74,6 +74,24 @@ func NewTransport() Transport {
 // CloseIdleConnections is what http.Client looks for; otelhttp hides that of its base.
 func (t Transport) CloseIdleConnections() { t.connections.CloseIdleConnections() }
 
+// Renew closes idle connections every so often until ctx ends: those that are opened in their place are
+// spread over the replicas that a peer has by then. Requests under way go on. every <= 0: never.
+func (t Transport) Renew(ctx context.Context, every time.Duration) {
+	if every <= 0 {
+		return
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			t.CloseIdleConnections()
+		}
+	}
+}
+
 type routeKey struct{}
 
 // NewBudget is shared by all peers: at most a fifth of the requests under way may be retries, but

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"sync"
@@ -277,3 +278,34 @@ func TestRetriesStayWithinTheBudget(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestRenewedConnectionsReachANewReplica(t *testing.T) {
+	f := start(t, 5*time.Second, func(http.ResponseWriter, *http.Request) {})
+	transport := NewTransport()
+	f.http.Transport = transport
+	work, stop := context.WithCancel(t.Context())
+	var background sync.WaitGroup
+	background.Go(func() { transport.Renew(work, time.Millisecond) })
+	defer background.Wait()
+	defer stop()
+	opened := 0
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if !info.Reused {
+			opened++
+		}
+	}}
+	deadline := time.Now().Add(30 * time.Second)
+	for opened < 3 && time.Now().Before(deadline) {
+		if _, err := f.Do(httptrace.WithClientTrace(t.Context(), trace), call); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if opened < 3 {
+		t.Errorf("one connection was used for %d requests", f.calls.Load())
+	}
+}
+
+func TestConnectionsAreKeptWhereNobodyRenewsThem(t *testing.T) {
+	transport := NewTransport()
+	transport.Renew(t.Context(), 0) // returns at once
+}

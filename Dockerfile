@@ -1,0 +1,26 @@
+# docker build -t prove/provectl .
+#
+# provectl, whose canary and commands by HTTP need no checkout. See services/*/Dockerfile for the shop.
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
+COPY requirements/build.txt requirements/runtime.txt /requirements/
+RUN python3 -m venv /build && /build/bin/pip install --quiet --require-hashes -r /requirements/build.txt \
+ && /build/bin/pip install --quiet --no-compile --require-hashes -r /requirements/runtime.txt --target /app
+COPY libs/service-kit /source/service-kit
+COPY pyproject.toml README.md /source/prove/
+COPY src /source/prove/src
+RUN /build/bin/pip install --quiet --no-compile --no-deps --no-build-isolation --upgrade --target /app \
+    /source/service-kit /source/prove \
+ && rm -rf /app/bin
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="provectl" \
+      org.opencontainers.image.description="provectl, with the canary" \
+      org.opencontainers.image.version="${VERSION}"
+COPY --from=build /app /app
+ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+ENTRYPOINT ["python3", "-m", "prove"]
+CMD ["--help"]

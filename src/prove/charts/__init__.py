@@ -1,0 +1,1 @@
+"""The Helm chart `charts/prove`: what it takes from elsewhere, and what is made from it."""
