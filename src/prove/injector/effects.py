@@ -31,7 +31,6 @@ from prove.injector.faults import (
     Reset,
 )
 from prove.injector.journal import Entry
-from prove.mesh import edges
 from prove.stack import databases, drill, mesh, state, toxiproxy
 from prove.stack.settings import StackSettings
 from prove.stack.toxiproxy import Toxiproxy
@@ -212,7 +211,7 @@ class Effects:
         if not self._settings.mesh:
             why = "this stack has no mesh; start it with `provectl up --drill --mesh`"
             raise _refused("type", why, at="body")
-        if name not in (known := edges.load().workloads):
+        if name not in (known := mesh.identities()):
             raise _refused("identity", f"there is no {name}; there are {', '.join(known)}")
 
     def _check_disk(self, name: str) -> None:

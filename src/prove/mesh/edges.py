@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("edges.yaml")
 LOCAL_DOMAIN = "prove.local"
 NAMESPACE = "prove"
 
-Name = Annotated[str, Field(pattern=r"^[a-z]{1,32}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 

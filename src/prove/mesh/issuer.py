@@ -41,7 +41,7 @@ class Issuer:
 
     def keep(self) -> None:
         """Issue what is due; raises OSError."""
-        for workload in edges.load().workloads:
+        for workload in mesh.identities():
             directory = mesh.certificates_dir(self.settings) / workload
             doom = self._doom(workload)
             if doom:

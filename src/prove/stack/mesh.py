@@ -97,6 +97,11 @@ def proxies(settings: StackSettings) -> dict[str, Proxy]:
     return found
 
 
+def identities() -> list[str]:
+    """The workloads that have a proxy of their own here, or share one."""
+    return [EDGE, OPERATOR, *MESHED]
+
+
 def configure(settings: StackSettings) -> None:
     """Write what the proxies are told; raises UserError when there is no Envoy."""
     program()
