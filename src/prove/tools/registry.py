@@ -135,6 +135,12 @@ TOOLS: dict[str, Program] = {
             ),
         ),
         Program(
+            name="istio",  # ours: what Istio's types say of the chart's objects
+            directory="tools/istio",
+            binaries=(Binary("istio-check", "."),),
+            on_demand=True,
+        ),
+        Program(
             name="helm",
             directory="tools/helm",
             version="4.3.2",
