@@ -14,6 +14,11 @@ app.kubernetes.io/name: {{ index . 1 }}
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 {{- end }}
 
+{{/* A pod by its name alone, whichever release it is of: names are unique in a namespace. */}}
+{{- define "prove.podOf" -}}
+app.kubernetes.io/name: {{ . }}
+{{- end }}
+
 {{/* Names of cluster-wide objects carry the namespace, so that two releases don't meet. */}}
 {{- define "prove.clusterName" -}}
 prove-{{ (index . 0).Release.Namespace }}-{{ index . 1 }}

@@ -1,7 +1,8 @@
 """`provectl mesh`: who may call whom, and until when the certificates hold."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -84,3 +85,41 @@ def show_certificates(*, json_output: Json = False) -> None:
         Console().print(table)
     if any(until is None or until <= now for until in found.values()):
         raise typer.Exit(1)
+
+
+@app.command("secrets")
+def print_secrets(
+    *,
+    namespace: Annotated[str, typer.Option(help="Where the shop is.")] = "prove",
+    trust_domain: Annotated[str, typer.Option(help="As `mesh.trustDomain`.")] = "cluster.local",
+    lifetime: Annotated[str, typer.Option("--for", help="Until they expire.")] = "24h",
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Where the authority is kept. Default: PROVE_HOME/data/mesh/ca."
+        ),
+    ] = None,
+) -> None:
+    """Print the Secrets that the chart's proxies read (`mesh.mode=envoy`), without cert-manager.
+
+    They hold private keys. Applied again before they expire, proxies go on with the new ones.
+
+    Examples:
+
+        provectl mesh secrets | kubectl apply -f -
+
+        provectl mesh secrets --namespace shop --for 12h | kubectl apply -f -
+    """
+    from prove import units
+    from prove.mesh import kubernetes
+    from prove.mesh.certificates import Authority
+    from prove.stack import mesh
+    from prove.stack import settings as stack_settings
+
+    until = datetime.now(UTC) + timedelta(seconds=units.duration_s(lifetime, "--for"))
+    where = authority or mesh.certificates_dir(stack_settings.load()) / "ca"
+    try:
+        issuer = Authority.at(where)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: no authority can be read or made there: {error}") from None
+    typer.echo(kubernetes.secrets(issuer, namespace, trust_domain, until), nl=False)

@@ -93,6 +93,8 @@ class Proxy:
     namespace: str = "prove"
     connection_age_s: float = 300
     flush_s: float = 5
+    instance: str | None = "1"
+    """Tells those of one name apart in telemetry; None: `OTEL_RESOURCE_ATTRIBUTES` does."""
     resolve: bool = False
     """Whether upstreams are names of DNS, each with all instances behind it."""
 
@@ -599,7 +601,7 @@ def _tracing(proxy: Proxy) -> Json:
         "config.trace.v3.OpenTelemetryConfig",
         grpc_service=_grpc(),
         service_name=proxy.service_name,
-        resource_detectors=[_resource(proxy)],
+        resource_detectors=_resource(proxy),
     )
     return {"provider": tracer, "random_sampling": {"value": 100}}
 
@@ -610,21 +612,23 @@ def _sink(proxy: Proxy) -> Json:
         "envoy.stat_sinks.open_telemetry",
         "extensions.stat_sinks.open_telemetry.v3.SinkConfig",
         grpc_service=_grpc(),
-        resource_detectors=[_resource(proxy)],
+        resource_detectors=_resource(proxy),
         prefix="envoy",
     )
 
 
-def _resource(proxy: Proxy) -> Json:
-    return _typed(
-        "envoy.tracers.opentelemetry.resource_detectors.static_config",
-        "extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig",
-        attributes={
-            "service.name": proxy.service_name,
-            "service.namespace": "prove",
-            "service.instance.id": proxy.service_name,
-        },
-    )
+def _resource(proxy: Proxy) -> list[Json]:
+    detectors = "envoy.tracers.opentelemetry.resource_detectors"
+    form = "extensions.tracers.opentelemetry.resource_detectors.v3"
+    attributes = {"service.name": proxy.service_name, "service.namespace": "prove"}
+    if proxy.instance is not None:
+        attributes["service.instance.id"] = f"{proxy.service_name}-{proxy.instance}"
+    static = f"{form}.StaticConfigResourceDetectorConfig"
+    found = [_typed(f"{detectors}.static_config", static, attributes=attributes)]
+    if proxy.instance is None:
+        environment = f"{form}.EnvironmentResourceDetectorConfig"
+        found.append(_typed(f"{detectors}.environment", environment))
+    return found
 
 
 def _grpc() -> Json:

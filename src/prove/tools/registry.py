@@ -23,8 +23,9 @@ class Program:
 
     `version` is the pinned upstream version without its `v`; None for our own programs, which are
     never taken from PATH. `stamp` is the Go variable that gets the version at link time, for
-    programs that don't know it by themselves. `components` are the names a Collector found on PATH
-    must list to be fitting. `on_demand`: no part of the stack, so built only by what needs it.
+    programs that don't know it by themselves; `stamps` are further ones with their values.
+    `components` are the names a Collector found on PATH must list to be fitting. `on_demand`: no
+    part of the stack, so built only by what needs it.
     """
 
     name: str
@@ -33,13 +34,15 @@ class Program:
     version: str | None = None
     tags: tuple[str, ...] = ()
     stamp: str | None = None
+    stamps: tuple[str, ...] = ()
     components: frozenset[str] = frozenset()
     on_demand: bool = False
 
     @property
     def build_flags(self) -> tuple[str, ...]:
         """Flags of `go build`: small, reproducible, from go.sum alone."""
-        link = "-s -w" + (f" -X {self.stamp}={self.version}" if self.stamp else "")
+        version = (f"{self.stamp}={self.version}",) if self.stamp else ()
+        link = " ".join(("-s -w", *(f"-X {setting}" for setting in (*version, *self.stamps))))
         tags = (f"-tags={','.join(self.tags)}",) if self.tags else ()
         return ("-mod=readonly", "-trimpath", *tags, f"-ldflags={link}")
 
@@ -163,6 +166,35 @@ TOOLS: dict[str, Program] = {
             version="2.15.0",  # the newest that the checksum database knows
             stamp="github.com/prometheus/common/version.Version",
             binaries=(Binary("kube-state-metrics", "k8s.io/kube-state-metrics/v2", ("version",)),),
+            on_demand=True,
+        ),
+        Program(
+            name="kind",
+            directory="tools/kind",
+            version="0.33.0",
+            binaries=(Binary("kind", "sigs.k8s.io/kind"),),
+            on_demand=True,
+        ),
+        Program(
+            name="terraform",
+            directory="tools/terraform",
+            version="1.11.4",
+            stamps=("github.com/hashicorp/terraform/version.dev=no",),
+            binaries=(Binary("terraform", "github.com/hashicorp/terraform"),),
+            on_demand=True,
+        ),
+        Program(
+            name="tflint",
+            directory="tools/tflint",
+            version="0.64.0",
+            binaries=(Binary("tflint", "github.com/terraform-linters/tflint"),),
+            on_demand=True,
+        ),
+        Program(
+            name="terraform-docs",
+            directory="tools/terraform-docs",
+            version="0.22.0",
+            binaries=(Binary("terraform-docs", "github.com/terraform-docs/terraform-docs"),),
             on_demand=True,
         ),
     )
