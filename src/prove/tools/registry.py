@@ -144,6 +144,14 @@ TOOLS: dict[str, Program] = {
             on_demand=True,
         ),
         Program(
+            name="manifests",  # our own, on Kubernetes' API and Pod Security
+            directory="tools/manifests",
+            version="1.31.14",
+            stamp="main.version",
+            binaries=(Binary("manifests", "."),),
+            on_demand=True,
+        ),
+        Program(
             name="helm",
             directory="tools/helm",
             version="4.3.2",
