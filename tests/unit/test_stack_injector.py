@@ -30,6 +30,7 @@ GOOD: tuple[dict[str, Any], ...] = (
     {"type": "link", "params": {"link": "order-product", "kind": "bandwidth", "kib_per_s": 10}},
     {"type": "disk-full", "params": {"process": "order"}},
     {"type": "database-stop"},
+    {"type": "certificate", "params": {"identity": "payment", "expires_in_s": 60}},
     {"type": "load", "params": {"kind": "checkouts", "per_s": 50, "retries": 3, "burst_s": 5}},
 )
 
@@ -220,6 +221,7 @@ def test_one_lease_at_a_time_has_a_process_and_may_be_replaced(settings: StackSe
         ({"type": "down", "params": {"process": "prod"}}, "there is no prod; there are product, o"),
         ({"type": "link", "params": {"link": "order-database", "kind": "reset"}}, "PostgreSQL"),
         ({"type": "database-stop"}, "PROVE_DATABASE=postgres"),
+        ({"type": "certificate", "params": GOOD[-2]["params"]}, "provectl up --drill --mesh"),
         ({"type": "disk-full", "params": {"process": "order"}}, "PROVE_DISK_MB=64"),
         ({"type": "disk-full", "params": {"process": "toxiproxy"}}, "what faults are made with"),
     ],

@@ -3,8 +3,13 @@
 
 {{- define "prove.shop.env" -}}
 {{- $root := .root -}}
+{{- if include "prove.mesh.on" $root }}
+- { name: HOST, value: 127.0.0.1 }
+- { name: PORT, value: "{{ add 10000 .port }}" }
+{{- else }}
 - { name: HOST, value: 0.0.0.0 }
 - { name: PORT, value: "{{ .port }}" }
+{{- end }}
 {{- if $root.Values.postgresql.enabled }}
 - name: DATABASE_PASSWORD
   valueFrom: { secretKeyRef: { name: {{ include "prove.secret" $root }}, key: {{ .name }}-password } }
@@ -73,6 +78,9 @@ spec:
       labels: {{- include "prove.labels" $id | nindent 8 }}
       annotations:
         kubectl.kubernetes.io/default-container: {{ .name }}
+        {{- if include "prove.mesh.on" $root }}
+        checksum/mesh: {{ include "prove.mesh.config" $id | sha256sum }}
+        {{- end }}
     spec:
       {{- include "prove.pod" (list $root .name 65532) | nindent 6 }}
       # The preStop pause, the grace period of the process, and time to be reaped. The longest request
@@ -97,10 +105,21 @@ spec:
             secretName: {{ include "prove.secret" $root }}
             defaultMode: 0440
             items: [{ key: admin-token, path: admin-token }]
+        {{- if include "prove.mesh.on" $root }}
+        {{- include "prove.mesh.volumes" (list $root .name (list .name)) | nindent 8 }}
+        {{- end }}
       # Takes as long as it takes, under an advisory lock: replicas that start together wait for each
       # other. Migrations only add (expand), until a later release removes (contract): the old
       # version goes on serving meanwhile, and can be rolled back to.
       initContainers:
+        {{- if include "prove.mesh.on" $root }}
+        # A sidecar: up before the service, and down after it.
+        - restartPolicy: Always
+          {{- include "prove.mesh.container" (list $root (list .name)) | nindent 10 }}
+          ports:
+            - { name: http, containerPort: {{ .port }} }
+            - { name: health, containerPort: 15021 }
+        {{- end }}
         - name: migrate
           {{- include "prove.container" (list $root $values) | nindent 10 }}
           args: [migrate]
@@ -110,26 +129,31 @@ spec:
         - name: {{ .name }}
           {{- include "prove.container" (list $root $values) | nindent 10 }}
           args: [serve]
+          {{- $health := "http" }}
+          {{- if include "prove.mesh.on" $root }}
+          {{- $health = "15021" }}
+          {{- else }}
           ports:
             - { name: http, containerPort: {{ .port }} }
+          {{- end }}
           env: {{- $env | nindent 12 }}
           volumeMounts: {{- include "prove.shop.mounts" . | nindent 12 }}
           # Imports on a busy node take a while: two minutes until it is given up.
           startupProbe:
-            httpGet: { path: /startupz, port: http }
+            httpGet: { path: /startupz, port: {{ $health }} }
             periodSeconds: 2
             timeoutSeconds: 2
             failureThreshold: 60
           # Asks nothing but whether the process answers: a restart mends no database. Half a minute,
           # so that a pause or a burst of load is not made worse by one.
           livenessProbe:
-            httpGet: { path: /livez, port: http }
+            httpGet: { path: /livez, port: {{ $health }} }
             periodSeconds: 10
             timeoutSeconds: 3
             failureThreshold: 3
           # Its own database and schema, never its peers: one payment fault must not take all out.
           readinessProbe:
-            httpGet: { path: /readyz, port: http }
+            httpGet: { path: /readyz, port: {{ $health }} }
             periodSeconds: 3
             timeoutSeconds: 2
             failureThreshold: 2

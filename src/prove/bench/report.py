@@ -23,6 +23,7 @@ from prove.bench.faults import USERS as FAULT_USERS
 from prove.bench.faults import Faults
 from prove.bench.growth import Growth
 from prove.bench.measure import BUSY_PERCENT, Group, Memory, Run, Target
+from prove.bench.mesh import MeshCost
 from prove.bench.reads import CONFIGURATIONS, RATE, USERS, Reads
 from prove.bench.rules import PAST_S, STEP_S, Rules
 from prove.bench.startup import Startup
@@ -35,7 +36,7 @@ NOTES = Path(__file__).with_name("notes.md")
 Result = TypeVar("Result", bound=BaseModel)
 
 
-Figure = Reads | Checkout | Durability | Startup | Growth | Rules | Faults
+Figure = Reads | Checkout | Durability | Startup | Growth | Rules | Faults | MeshCost
 
 
 class Measured(BaseModel, Generic[Result]):
@@ -55,6 +56,7 @@ class Evidence(BaseModel):
     growth: Measured[Growth] | None = None
     rules: Measured[Rules] | None = None
     faults: Measured[Faults] | None = None
+    mesh: Measured[MeshCost] | None = None
 
     def figures(self) -> "dict[str, Measured[Figure]]":
         """Those that were measured, by name, in the order in which they are told."""
@@ -113,6 +115,7 @@ _TITLES = {
     "growth": "Growth of the catalogue",
     "rules": "Evaluation of the SLO rules",
     "faults": "What faults cost when none is set",
+    "mesh": "What the mesh costs",
 }
 _METHODS = {
     "reads": f"""
@@ -149,6 +152,11 @@ The product service as it is, and without what looks for fault leases (in each r
 background), two processes of each, telemetry off. {FAULT_USERS} connections in a closed loop ask
 all four in turn, request by request. CPU is that of the process tree; what two processes of the
 same kind differ by is the noise of the reading. Figures are medians of the rounds.""",
+    "mesh": """
+The whole shop with the mesh (Envoy at the edge and before each service, mTLS between them, every
+request traced) and without it, both running. They are asked in turn, round by round, at the same
+constant rate. CPU is that of services, acquirer and proxies. Added and ratio are taken within each
+round; figures are medians of the rounds.""",
 }
 _PEER_TITLE = (
     "Beside a peer: the AWS Retail sample, in memory, OTLP on, load generator on the same two "
@@ -280,6 +288,8 @@ def _tables(result: BaseModel) -> list[Table]:
             return [_rules(result)]
         case Faults():
             return [_faults(result)]
+        case MeshCost():
+            return [_mesh(result)]
     raise TypeError(type(result))
 
 
@@ -485,6 +495,26 @@ def _faults(result: Faults) -> Table:
         f"CPU µs of a read, {rounds} rounds of {result.seconds} s:",
         ("", *names, "added", "noise"),
         rows,
+    )
+
+
+def _mesh(result: MeshCost) -> Table:
+    rows = [
+        (
+            f"mesh {name}",
+            f"{median(window.p50_ms for window in windows):.1f}",
+            f"{median(window.p95_ms for window in windows):.1f}",
+            f"{median(window.cpu_ms for window in windows):.2f}",
+            f"{median(window.proxies_ms for window in windows):.2f}",
+        )
+        for name, windows in result.windows.items()
+    ]
+    added = (f"{result.added_ms('p50_ms'):+.1f}", f"{result.added_ms('p95_ms'):+.1f}")
+    return Table(
+        f"Constant {result.rate}/s for {result.seconds} s, {len(result.windows['on'])} rounds; the "
+        f"proxies take {result.rss_mib:,.0f} MiB:",
+        ("", "P50 ms", "P95 ms", "CPU ms/order", "of it proxies"),
+        [*rows, ("on less off; CPU: on ÷ off", *added, f"{result.cpu_ratio:.2f}", "")],
     )
 
 

@@ -5,7 +5,7 @@ Rendered without a cluster, so the Secret is one that has to be there before (k8
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NAMESPACE = "prove"
@@ -15,6 +15,8 @@ STAMP = (
 )
 PARTS = ("base", "monitoring", "autoscaling", "policies")
 """Directories of `k8s/` and of the chart's templates."""
+MESH = "mesh"
+"""Likewise, which the defaults leave out."""
 
 _SOURCE = re.compile(r"^# Source: prove/templates/(\w+)/([\w-]+\.yaml)$", re.MULTILINE)
 _NAMESPACE = f"""\
@@ -43,11 +45,18 @@ $ kubectl -n {NAMESPACE} create secret generic {SECRET} $(for key in admin-token
 $ kubectl apply -k k8s/policies
 $ kubectl apply --server-side -k k8s/monitoring
 $ kubectl apply -k k8s/autoscaling
+$ kubectl apply -k k8s/mesh
 ```
 
+<<<<<<< HEAD
+Pods wait for the Secret. `monitoring` is applied by the server since its dashboards are longer than the
+annotation in which `kubectl apply` would keep them. `autoscaling` needs metrics-server; until it is
+applied, a Deployment without `replicas` has one. `mesh` needs Istio ([how](../docs/how-to/mesh.md)).
+=======
 Pods wait for the Secret. `monitoring` is applied by the server, since its dashboards are longer
 than the annotation in which `kubectl apply` would keep them. `autoscaling` needs metrics-server;
 until it is applied, a Deployment without `replicas` has one.
+>>>>>>> wc
 """
 
 
@@ -56,7 +65,25 @@ def files(chart: Path, helm: Callable[..., str]) -> dict[str, str]:
 
     `helm` runs Helm with arguments and answers with what it prints.
     """
-    output = helm(
+    output = _rendered(chart, helm)
+    meshed = _rendered(chart, helm, "--set=mesh.mode=istio")
+    documents: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for part, name, body in _documents(output):
+        documents[part, name].append(body)
+    for part, name, body in _documents(meshed):
+        if part == MESH:
+            documents[part, name].append(body)
+    made = {"README.md": _README, "base/namespace.yaml": STAMP + _NAMESPACE}
+    for (part, name), bodies in sorted(documents.items()):
+        made[f"{part}/{name}"] = STAMP + "---\n".join(bodies)
+    for part in (*PARTS, MESH):
+        names = sorted(name.partition("/")[2] for name in made if name.startswith(f"{part}/"))
+        made[f"{part}/kustomization.yaml"] = _kustomization(names)
+    return made
+
+
+def _rendered(chart: Path, helm: Callable[..., str], *more: str) -> str:
+    return helm(
         "template",
         "prove",
         str(chart),
@@ -64,20 +91,17 @@ def files(chart: Path, helm: Callable[..., str]) -> dict[str, str]:
         "--kube-version=1.31.0",
         "--skip-tests",
         f"--set=secrets.existingSecret={SECRET}",
+        *more,
     )
-    documents: dict[tuple[str, str], list[str]] = defaultdict(list)
+
+
+def _documents(output: str) -> Iterator[tuple[str, str, str]]:
+    """Part, file name and text of each object."""
     for document in re.split(r"^---\n", output, flags=re.MULTILINE):
         source = _SOURCE.search(document)
         body = _SOURCE.sub("", document).strip("\n")
         if source is not None and body.strip():
-            documents[source[1], source[2]].append(body + "\n")
-    made = {"README.md": _README, "base/namespace.yaml": STAMP + _NAMESPACE}
-    for (part, name), bodies in sorted(documents.items()):
-        made[f"{part}/{name}"] = STAMP + "---\n".join(bodies)
-    for part in PARTS:
-        names = sorted(name.partition("/")[2] for name in made if name.startswith(f"{part}/"))
-        made[f"{part}/kustomization.yaml"] = _kustomization(names)
-    return made
+            yield source[1], source[2], body + "\n"
 
 
 def _kustomization(names: list[str]) -> str:

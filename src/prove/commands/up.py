@@ -63,6 +63,12 @@ def up(
             "--drill", help="Alerts 60 times as fast, and an injector (PROVE_PROFILE=drill)."
         ),
     ] = False,
+    mesh: Annotated[
+        bool,
+        typer.Option(
+            "--mesh", help="Envoy at the edge and before each service, mTLS (PROVE_MESH=true)."
+        ),
+    ] = False,
     on: On = None,
     namespace: Namespace = "prove",
     registry: Annotated[
@@ -101,6 +107,8 @@ def up(
     settings = stack_settings.load()
     if drill:
         settings = settings.model_copy(update={"profile": "drill"})
+    if mesh:
+        settings = settings.model_copy(update={"mesh": True})
     if on:
         place = "kind" if on == "kind" else f"context {name}"
         context = context_of(on, name, namespace)
@@ -192,6 +200,11 @@ def ensure_running(settings: "StackSettings") -> "subprocess.Popen[bytes] | None
             raise UserError(
                 f"the stack in {settings.home} runs with the {running.profile} profile, not the "
                 f"{settings.profile} one; stop it first: {command('down')}"
+            )
+        if settings.mesh and not running.meshed:
+            raise UserError(
+                f"the stack in {settings.home} runs without the mesh; stop it first: "
+                f"{command('down')}"
             )
         _tell_running(settings)
         return None
@@ -307,11 +320,12 @@ def _print_addresses(settings: "StackSettings", down: str = "down") -> None:
     drill = settings.profile == "drill"
     url = settings.url
     injector = f"\n  faults    {url(settings.injector_port)}/faults"
+    edge = f"\n  edge      {url(settings.edge_port)}/api/v1/products"
     typer.echo(f"""
   products  {url(settings.product_port)}/api/v1/products
             {url(settings.product_port)}/openapi.json
   orders    {url(settings.order_port)}/openapi.json
-  payments  {url(settings.payment_port)}/openapi.json
+  payments  {url(settings.payment_port)}/openapi.json{edge if settings.mesh else ""}
   metrics   {url(settings.prometheus_port)}/api/v1/query?query=prove_orders_total
   alerts    {url(settings.alertmanager_port)}
   traces    {url(settings.jaeger_port)}/api/services

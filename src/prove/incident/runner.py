@@ -464,6 +464,8 @@ class _Run:
             needed = entry.prove.needs_database
             if needed and needed != self._target.database:
                 return f"{entry.name} needs databases in {needed}; here they are in SQLite"
+            if entry.prove.needs_mesh and not self._target.mesh:
+                return f"{entry.name} needs the mesh (`provectl up --drill --mesh`)"
             for name in entry.scenario.configuration:
                 if name.removesuffix("_url") not in self._target.urls:
                     return f"{entry.name} needs {name}, which this installation doesn't have"

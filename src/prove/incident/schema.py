@@ -277,6 +277,9 @@ class Extension(_Form):
     needs_database: Literal["postgres"] | None = Field(
         default=None, description="Where the services have to keep what they know."
     )
+    needs_mesh: bool = Field(
+        default=False, description="Whether it takes the mesh (`provectl up --drill --mesh`)."
+    )
     hold_s: Annotated[float, Field(ge=0, le=120)] = Field(
         default=4, description="How long it goes on after the last expected page."
     )

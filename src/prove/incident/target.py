@@ -37,6 +37,7 @@ class Target:
     profile: Literal["standard", "drill"]
     database: Database
     settings: StackSettings | None = None
+    mesh: bool = False
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -78,7 +79,7 @@ def of(settings: StackSettings) -> Target:
         for name, port in settings.ports.items()
         if name in URLS and name not in lacking
     }
-    return Target(urls, token, settings.profile, settings.database, settings)
+    return Target(urls, token, settings.profile, settings.database, settings, settings.mesh)
 
 
 def running(settings: StackSettings) -> Target | None:
@@ -91,7 +92,8 @@ def running(settings: StackSettings) -> Target | None:
             f"the stack in {settings.home} is {current.phase}; {command('status')} shows how it is"
         )
     ports = {f"{name}_port": port for name, port in current.ports.items()}
-    return of(settings.model_copy(update={"profile": "drill", **ports}))
+    known = {"profile": "drill", "mesh": current.meshed}
+    return of(settings.model_copy(update={**known, **ports}))
 
 
 def by_file(path: Path) -> Target:
@@ -111,7 +113,7 @@ def by_file(path: Path) -> Target:
 
 
 @contextmanager
-def own(home: Path, database: Database) -> Iterator[Target]:
+def own(home: Path, database: Database, *, mesh: bool = False) -> Iterator[Target]:
     """A drill of our own in `home`, on free ports; nothing of it runs afterwards.
 
     Raises UserError when it does not start.
@@ -121,6 +123,7 @@ def own(home: Path, database: Database) -> Iterator[Target]:
         update={
             "profile": "drill",
             "database": database,
+            "mesh": mesh,
             "disk_mb": DISK_MB if may_mount and database == "sqlite" else 0,
         }
     )

@@ -17,6 +17,7 @@ from service_kit.problem import Problem
 from prove.injector import processes, recovery
 from prove.injector.faults import (
     Bandwidth,
+    CertificateFault,
     DatabaseStopFault,
     DiskFullFault,
     DownFault,
@@ -30,7 +31,7 @@ from prove.injector.faults import (
     Reset,
 )
 from prove.injector.journal import Entry
-from prove.stack import databases, drill, state, toxiproxy
+from prove.stack import databases, drill, mesh, state, toxiproxy
 from prove.stack.settings import StackSettings
 from prove.stack.toxiproxy import Toxiproxy
 
@@ -78,6 +79,9 @@ class Effects:
                 if not databases.has_own_server(self._settings):
                     why = "this stack has no PostgreSQL of its own (PROVE_DATABASE=postgres)"
                     raise _refused("type", why, at="body")
+
+            case CertificateFault(params=certificate):
+                self._check_identity(certificate.identity)
 
     def note(self, fault: Fault) -> dict[str, Any]:
         """What has to be known to take it back, before it is brought about."""
@@ -153,6 +157,9 @@ class Effects:
                 _fill(Path(entry.noted[recovery.DISK]) / recovery.FILLER)
             case DatabaseStopFault():
                 self._stop_database()
+            case CertificateFault(params=certificate):
+                until_s = entry.lease.created_at_unix_ms / 1000 + certificate.expires_in_s
+                mesh.doom(self._home, certificate.identity, until_s)
 
     def _pause(self, name: str) -> None:
         # Again, for what was being started while the first was stopped.
@@ -200,6 +207,13 @@ class Effects:
         if name not in known:
             raise _refused("process", f"there is no {name}; there are {', '.join(known)}")
 
+    def _check_identity(self, name: str) -> None:
+        if not self._settings.mesh:
+            why = "this stack has no mesh; start it with `provectl up --drill --mesh`"
+            raise _refused("type", why, at="body")
+        if name not in (known := mesh.identities()):
+            raise _refused("identity", f"there is no {name}; there are {', '.join(known)}")
+
     def _check_disk(self, name: str) -> None:
         self._check_process(name)
         disk = drill.disk(self._settings, name)
@@ -224,6 +238,8 @@ def subject(fault: Fault) -> str | None:
             return f"link {fault.params.link}"
         case DiskFullFault():
             return f"disk of {fault.params.process}"
+        case CertificateFault():
+            return f"certificate of {fault.params.identity}"
     return None
 
 

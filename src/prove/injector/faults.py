@@ -77,6 +77,13 @@ class Load(_Model):
     burst_s: float | None = Field(default=None, ge=0.5, le=MAX_BURST_S)
 
 
+class Certificate(_Model):
+    """Whose certificate expires `expires_in_s` after the beginning: an identity of the mesh."""
+
+    identity: str = Field(pattern=r"^[a-z]{1,32}$")
+    expires_in_s: Annotated[int, Field(ge=1, le=MAX_TTL_S), WholeNumber]
+
+
 LinkParams = Annotated[Latency | Reset | Silent | Bandwidth, Field(discriminator="kind")]
 
 
@@ -126,6 +133,13 @@ class DatabaseStopFault(_Fault):
     params: Nothing = Nothing()
 
 
+class CertificateFault(_Fault):
+    """An identity's certificate is near its end and isn't renewed before the fault's."""
+
+    type: Literal["certificate"]
+    params: Certificate
+
+
 class LoadFault(_Fault):
     """Traffic beside that which there is."""
 
@@ -134,7 +148,14 @@ class LoadFault(_Fault):
 
 
 Fault = (
-    KillFault | PauseFault | DownFault | LinkFault | DiskFullFault | DatabaseStopFault | LoadFault
+    KillFault
+    | PauseFault
+    | DownFault
+    | LinkFault
+    | DiskFullFault
+    | DatabaseStopFault
+    | CertificateFault
+    | LoadFault
 )
 fault_adapter: TypeAdapter[Fault] = TypeAdapter(Annotated[Fault, Field(discriminator="type")])
 name_adapter: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=NAME_PATTERN)])

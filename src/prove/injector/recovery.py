@@ -12,6 +12,7 @@ import httpx
 
 from prove.injector import journal, processes
 from prove.injector.faults import (
+    CertificateFault,
     DatabaseStopFault,
     DiskFullFault,
     DownFault,
@@ -20,7 +21,7 @@ from prove.injector.faults import (
     PauseFault,
 )
 from prove.injector.journal import Entry, Journal
-from prove.stack import databases, drill
+from prove.stack import databases, drill, mesh
 from prove.stack.settings import StackSettings
 from prove.stack.toxiproxy import Toxiproxy
 
@@ -43,6 +44,8 @@ def take_back(home: Path, entry: Entry) -> None:
             processes.let_go(home, databases.NAME)
         case DiskFullFault() if DISK in noted:
             (Path(noted[DISK]) / FILLER).unlink(missing_ok=True)
+        case CertificateFault(params=certificate):
+            mesh.doomed_file(home, certificate.identity).unlink(missing_ok=True)
         case LoadFault():
             processes.kill(processes.of_lease(home, lease.name))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prove.stack import databases, disks, toxiproxy
 from prove.stack.links import HOST, LINKS, Route
-from prove.stack.settings import StackSettings, link_port
+from prove.stack.settings import MESHED, StackSettings, link_port
 from prove.stack.spec import ProcessSpec
 
 INJECTOR = "injector"
@@ -25,7 +25,8 @@ def routes(settings: StackSettings) -> dict[str, Route]:
     found: dict[str, Route] = {}
     for link in LINKS:
         caller, called = link.split("-")
-        upstream: str | None = f"{HOST}:{ports[called]}"
+        meshed = called in MESHED and caller in MESHED
+        upstream: str | None = f"{HOST}:{settings.door_port(called) if meshed else ports[called]}"
         if called == databases.NAME:
             upstream = databases.address(databases.url(settings, caller))
         if upstream:
@@ -35,6 +36,8 @@ def routes(settings: StackSettings) -> dict[str, Route]:
 
 def peer_url(settings: StackSettings, caller: str, called: str) -> str:
     """Where a process calls another."""
+    if settings.mesh and caller in MESHED and called in MESHED:
+        return settings.url(settings.ports[f"{caller}_{called}_edge"])
     for link, route in routes(settings).items():
         if link == f"{caller}-{called}":
             return settings.url(route.port)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prove import tools
 from prove.errors import UserError
-from prove.stack import databases, drill, observability, toxiproxy
+from prove.stack import databases, drill, mesh, observability, toxiproxy
 from prove.stack.settings import StackSettings
 from prove.stack.spec import ProcessSpec
 from prove.tools import Progress
@@ -40,6 +40,8 @@ def specs(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
         found.insert(0, databases.process(settings))
     if drill.is_drill(settings):
         found += drill.processes(settings, binaries)
+    if settings.mesh:
+        found = mesh.joined(settings, found)
     return found
 
 
@@ -50,6 +52,8 @@ def prepare(settings: StackSettings, binaries: Mapping[str, Path]) -> None:
     databases.prepare(settings)
     if drill.is_drill(settings):
         drill.configure(settings)
+    if settings.mesh:
+        mesh.configure(settings)
 
 
 def ensure_admin_token(settings: StackSettings) -> None:
@@ -112,17 +116,17 @@ def _shop(settings: StackSettings, binaries: Mapping[str, Path]) -> list[Process
     return [
         service(
             "product-service",
-            settings.product_port,
+            settings.app_port("product"),
             needs=("collector",),
         ),
         service(
             "payment-service",
-            settings.payment_port,
+            settings.app_port("payment"),
             needs=("collector", "acquirer"),
         ),
         service(
             "order-service",
-            settings.order_port,
+            settings.app_port("order"),
             needs=("product", "payment"),
         ),
         service("acquirer", settings.acquirer_port, needs=(), health="/healthz"),

@@ -64,7 +64,9 @@ def report(settings: StackSettings) -> Report:
     return Report(
         home=settings.home,
         phase=current.phase,
-        detail=detail + (" (drill profile)" if current.profile == "drill" else ""),
+        detail=detail
+        + (" (drill profile)" if current.profile == "drill" else "")
+        + (" (mesh)" if current.meshed else ""),
         ready=not not_ready and current.phase == "ready",
         processes=rows,
         totals={

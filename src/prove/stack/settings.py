@@ -12,8 +12,20 @@ from prove.stack.links import LINKS, Link
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PREFIX = "PROVE_"
+MESHED = ("product", "order", "payment")
+"""The services that have a proxy in a mesh."""
 GRAFANA_PORT = 3000
 """Where Grafana is by default: none of the stack's processes, but links of alerts lead there."""
+MESH_PORTS = frozenset(
+    {
+        "edge",
+        "issuer",
+        "edge_health",
+        "order_product_edge",
+        "order_payment_edge",
+        *(f"{each}_{what}" for each in MESHED for what in ("door", "app", "proxy_health")),
+    }
+)
 
 
 class StackSettings(BaseSettings):
@@ -56,6 +68,27 @@ class StackSettings(BaseSettings):
     payment_database_link_port: Port = 8016
     database_port: Port = 15432
 
+    edge_port: Port = 8000
+    """From here on: of a mesh alone. Where customers come in, to all services by their paths."""
+    product_door_port: Port = 8021
+    """Where proxies speak mTLS for a service, and below where it is itself then."""
+    order_door_port: Port = 8022
+    payment_door_port: Port = 8023
+    product_app_port: Port = 8031
+    order_app_port: Port = 8032
+    payment_app_port: Port = 8033
+    order_product_edge_port: Port = 8041
+    """Where the Order Service's proxy takes what is for another."""
+    order_payment_edge_port: Port = 8042
+    edge_health_port: Port = 8050
+    product_proxy_health_port: Port = 8051
+    order_proxy_health_port: Port = 8052
+    payment_proxy_health_port: Port = 8053
+    issuer_port: Port = 8054
+
+    mesh: bool = False
+    """Whether all that services and their customers ask passes through Envoy, between services by
+    mTLS."""
     profile: Literal["standard", "drill"] = "standard"
     """`drill`: the windows of alerts are a sixtieth, everything is asked every second, and there is
     an injector of faults."""
@@ -159,7 +192,17 @@ class StackSettings(BaseSettings):
             unused |= {"injector", "toxiproxy", *map(link_port, LINKS)}
         if self.database != "postgres":
             unused.add("database")
+        if not self.mesh:
+            unused |= MESH_PORTS
         return {name: port for name, port in self.ports.items() if name not in unused}
+
+    def app_port(self, service: str) -> int:
+        """Where a service itself listens; in a mesh that is behind its proxy."""
+        return self.ports[f"{service}_app" if self.mesh else service]
+
+    def door_port(self, service: str) -> int:
+        """Where other services reach it."""
+        return self.ports[f"{service}_door" if self.mesh else service]
 
     @property
     def pages_file(self) -> Path:

@@ -78,6 +78,11 @@ class StackState(BaseModel):
         """Whether the supervisor runs."""
         return self.supervisor.find() is not None
 
+    @property
+    def meshed(self) -> bool:
+        """Whether it was started with the mesh."""
+        return "edge" in self.processes
+
     def process(self, name: str) -> ProcessState:
         """Raises UserError naming the processes there are."""
         try:

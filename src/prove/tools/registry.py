@@ -145,6 +145,12 @@ TOOLS: dict[str, Program] = {
             ),
         ),
         Program(
+            name="istio",  # ours: what Istio's types say of the chart's objects
+            directory="tools/istio",
+            binaries=(Binary("istio-check", "."),),
+            on_demand=True,
+        ),
+        Program(
             name="manifests",  # our own, on Kubernetes' API and Pod Security
             directory="tools/manifests",
             version="1.31.14",

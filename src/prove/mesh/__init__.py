@@ -1,0 +1,1 @@
+"""The mesh: who may call whom, and Envoy told so."""
