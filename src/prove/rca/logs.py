@@ -6,6 +6,8 @@ from prove.rca.spans import Trees
 
 _VALUE = r"[^\s\[\](){}<>,;|\"'=]*\d[^\s\[\](){}<>,;|\"']*"
 """A word with a digit: a number, a time, an id."""
+_VALUES = r"\*(?:,? \*)+"
+"""However many there are."""
 LONGEST = 200
 """Characters of a line that are looked at; what comes after is data, as a rule."""
 MOST = 5000
@@ -18,6 +20,7 @@ def templates(logs: pl.DataFrame) -> pl.DataFrame:
     By Drain (He et al., ICWS 2017), for each service by itself, in order of time.
     """
     masked = pl.col("body").str.slice(0, 4 * LONGEST).str.replace_all(_VALUE, "*")
+    masked = masked.str.replace_all(_VALUES, "*")
     logs = logs.with_columns(masked.str.slice(0, LONGEST).alias("masked"))
     distinct = logs.select("service", "masked").unique(maintain_order=True)
     found = []
@@ -44,6 +47,7 @@ def of_spans(logs: pl.DataFrame, trees: Trees) -> pl.DataFrame:
         logs.drop_nulls(["trace_id", "span_id"])
         .join(traces, on="trace_id", how="inner")
         .join(spans, on=["window", "trace", "span_id"], how="inner")
+        .sort("row", "time_unix_nano", maintain_order=True)
         .select("row", "template")
     )
 

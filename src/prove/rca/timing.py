@@ -22,11 +22,14 @@ def lost(trees: Trees) -> pl.DataFrame:
     """A row for each kind of work: an op inside a service, or a client op and what it asks.
 
     before_ms, after_ms: median own time; loss_ms: how much more than in any healthy window, per
-    trace of the incident; shift: in [-1, 1], the chance that a span of the incident took longer
+    trace of the incident; traces: of the incident, with such work; lasted_ms: median length of the
+    healthy ones; bits: see `divergence`; shift: in [-1, 1], the chance that a span of the incident took longer
     than a healthy one less the chance of the contrary (Cliff's delta, from Mann and Whitney's U).
     """
     spans, traces = trees.spans, max(1, trees.traces.get(INCIDENT, 0))
-    ranked = spans.select(*ITEMS, "window", "own_ms").with_columns(
+    lasted = (pl.col("end_ns").max() - pl.col("start_ns").min()) / 1e6
+    ranked = spans.with_columns(lasted.over("window", "trace").alias("lasted_ms"))
+    ranked = ranked.select(*ITEMS, "window", "trace", "own_ms", "lasted_ms").with_columns(
         pl.col("own_ms").rank("average").over(ITEMS).alias("rank"),
         (pl.col("own_ms") + LEAST_MS).log().alias("log"),
     )
@@ -41,6 +44,8 @@ def lost(trees: Trees) -> pl.DataFrame:
         *of(LOCAL, "local"),
         *of(INCIDENT, "after"),
         pl.col("rank").filter(during).mean().alias("mean_rank"),
+        pl.col("trace").filter(during).n_unique().alias("traces"),
+        pl.col("lasted_ms").filter(~during).median(),
         pl.col("log").filter(~during).quantile(0.25).alias("low"),
         pl.col("log").filter(~during).quantile(0.75).alias("high"),
     )
