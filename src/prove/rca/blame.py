@@ -164,19 +164,60 @@ def explained(bits: Mapping[str, float], callees: Mapping[str, set[str]]) -> dic
 
     A caller's behaviour follows from its callees'.
     """
-    callers: dict[str, set[str]] = defaultdict(set)
-    for caller, asked in callees.items():
-        for callee in asked:
-            if callee != caller:
-                callers[callee].add(caller)
+    callers = reversed_edges(callees)
     left = dict(bits)
     for service, own in bits.items():
-        seen: set[str] = {service}
-        waiting = [service]
-        while waiting:
-            for caller in callers[waiting.pop()] - seen:
-                seen.add(caller)
-                waiting.append(caller)
-                if caller in left:
-                    left[caller] = min(left[caller], max(0.0, bits[caller] - own))
+        for caller in reached(callers, service):
+            if caller in left:
+                left[caller] = min(left[caller], max(0.0, bits[caller] - own))
     return left
+
+
+def of_metrics(
+    changes: pl.DataFrame, callees: Mapping[str, set[str]], symptom: str | None, metric: str
+) -> dict[str, Blame]:
+    """Bits of changed metrics, by service; rows are metrics.changes'.
+
+    Where an alert tells its `metric`, services are asked for the same one, changed in the same
+    direction. What a callee's change explains is taken off; what is left counts as much as all that
+    it explains in turn: the bits of the service and of those that ask it, at any depth.
+    """
+    rows = changes
+    same = changes.filter(pl.col("metric") == metric)
+    if metric and not same.is_empty():
+        rows = same
+        sign = same.filter((pl.col("service") == symptom) & (pl.col("sign") != 0))["sign"]
+        if len(sign):
+            rows = rows.filter(pl.col("sign") == sign[0])
+    found: dict[str, Blame] = defaultdict(Blame)
+    for row in rows.filter(pl.col("bits") > 0).sort("bits", descending=True).to_dicts():
+        found[row["service"]].rows.append(row)
+    bits = {service: each.rows[0]["bits"] for service, each in found.items()}
+    callers = reversed_edges(callees)
+    for service, blame in found.items():
+        below = max((bits.get(each, 0.0) for each in callees.get(service, ())), default=0.0)
+        alone = max(0.0, bits[service] - below)
+        felt = sum(bits.get(each, 0.0) for each in reached(callers, service) | {service})
+        blame.bits = math.sqrt(alone * felt)
+    return dict(found)
+
+
+def reached(edges: Mapping[str, set[str]], service: str) -> set[str]:
+    """All that is reached from a service along edges, without itself."""
+    seen: set[str] = set()
+    waiting = [service]
+    while waiting:
+        for each in edges.get(waiting.pop(), ()):
+            if each not in seen and each != service:
+                seen.add(each)
+                waiting.append(each)
+    return seen
+
+
+def reversed_edges(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """From callee to callers."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for source, targets in edges.items():
+        for target in targets:
+            found[target].add(source)
+    return found

@@ -4,36 +4,20 @@ import polars as pl
 
 from prove.rca.spans import Trees
 
-_VALUE = r"[^\s\[\](){}<>,;|\"'=]*\d[^\s\[\](){}<>,;|\"']*"
-"""A word with a digit: a number, a time, an id."""
-_VALUES = r"\*(?:,? \*)+"
-"""However many there are."""
+_WORD = r"[^\s\[\](){}<>,;|\"'=]"
+_VALUES = (
+    rf"{_WORD}*\d[^\s\[\](){{}}<>,;|\"']*",  # a word with a digit: a number, a time, an id
+    rf"=\s?{_WORD}+",  # what a name is set to
+    rf"([\[({{])\s?{_WORD}+(?:,\s?{_WORD}+)+",  # an enumeration in brackets, however long
+)
 LONGEST = 200
 """Characters of a line that are looked at; what comes after is data, as a rule."""
-MOST = 5000
-"""Distinct masked lines of a service that are clustered; those after stand for themselves."""
-
-
 def templates(logs: pl.DataFrame) -> pl.DataFrame:
-    """The lines (bundle.LOGS) with `template`, its text; values are masked, and alike lines joined.
-
-    By Drain (He et al., ICWS 2017), for each service by itself, in order of time.
-    """
-    masked = pl.col("body").str.slice(0, 4 * LONGEST).str.replace_all(_VALUE, "*")
-    masked = masked.str.replace_all(_VALUES, "*")
-    logs = logs.with_columns(masked.str.slice(0, LONGEST).alias("masked"))
-    distinct = logs.select("service", "masked").unique(maintain_order=True)
-    found = []
-    for (service,), lines in distinct.group_by("service", maintain_order=True):
-        texts = lines["masked"].to_list()
-        found.append(
-            pl.DataFrame({"service": service, "masked": texts, "template": _clustered(texts)})
-        )
-    if not found:
-        return logs.with_columns(pl.lit(None, dtype=pl.String).alias("template")).drop("masked")
-    return logs.join(
-        pl.concat(found), on=["service", "masked"], how="left", maintain_order="left"
-    ).drop("masked")
+    """The lines (bundle.LOGS) with `template`: the line, its values masked."""
+    masked = pl.col("body").str.slice(0, 4 * LONGEST)
+    for pattern, by in zip(_VALUES, ("*", "=*", "${1}*"), strict=True):
+        masked = masked.str.replace_all(pattern, by)
+    return logs.with_columns(masked.str.slice(0, LONGEST).alias("template"))
 
 
 def of_spans(logs: pl.DataFrame, trees: Trees) -> pl.DataFrame:
@@ -50,12 +34,3 @@ def of_spans(logs: pl.DataFrame, trees: Trees) -> pl.DataFrame:
         .sort("row", "time_unix_nano", maintain_order=True)
         .select("row", "template")
     )
-
-
-def _clustered(texts: list[str]) -> list[str]:
-    from drain3.drain import Drain
-
-    drain = Drain(param_str="*")
-    ids = [drain.add_log_message(text)[0].cluster_id for text in texts[:MOST]]
-    told = {each.cluster_id: each.get_template() for each in drain.clusters}
-    return [told[each] for each in ids] + texts[MOST:]

@@ -18,7 +18,8 @@ class Trees:
 
     Columns: window, trace (number), service, instance, op (number of service and name), parent
     (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the service
-    that a client span asked, null for other spans), callee_op (of its only child, -1), failed.
+    that a client span asked, null for other spans), callee_op (of its only child, -1), torn (its parent is not
+    there), failed.
     `ops` has a row for each op, in order: service, name.
     """
 
@@ -51,6 +52,8 @@ def grow(table: pl.DataFrame) -> Trees:
     spans = spans.join(
         parents, on=["window", "trace", "parent_span_id"], how="left", maintain_order="left"
     )
+    torn = pl.col("up").is_null() & pl.col("parent_span_id").is_not_null()
+    spans = spans.with_columns(torn.alias("torn"))
     up = spans["up"].fill_null(-1).cast(pl.Int64).to_numpy().copy()
     rows = np.arange(len(up))
     up[up == rows] = -1
@@ -85,6 +88,7 @@ def grow(table: pl.DataFrame) -> Trees:
         pl.Series("own_ms", own / 1e6),
         pl.coalesce("peer", asked).alias("callee"),
         pl.Series("callee_op", callee_op),
+        "torn",
         (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
     spans = _usual_callees(spans)

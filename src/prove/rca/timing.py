@@ -86,7 +86,10 @@ _SIDES = ("healthy_ms", "after_ms")
 
 
 def divergence(shift: Floats, n_before: Floats, n_after: Floats) -> Floats:
-    """Bits of a shift, in half interquartile ranges, of medians of so many observations."""
+    """Bits of a shift, in half interquartile ranges, of medians of so many observations.
+
+    No more than those of one in n_before + 1: what so few healthy ones can't tell isn't told.
+    """
     error = Z * math.pi / 2 * np.sqrt(1 / n_before + 1 / n_after)
     sure = np.maximum(0.0, np.abs(shift) - error)
-    return np.asarray(np.log2(1 + sure**2 / 4), dtype=np.float64)
+    return np.minimum(np.log2(1 + sure**2 / 4), np.log2(n_before + 1))
