@@ -85,7 +85,7 @@ def extract(file: Path, trace_ids: Sequence[str]) -> dict[str, Any]:
     by_service = sorted(
         resources.values(),
         key=lambda each: json.dumps(
-            _attributes(each["resource"].get("attributes")), sort_keys=True
+            attributes_of(each["resource"].get("attributes")), sort_keys=True
         ),
     )
     return {"resourceSpans": by_service}
@@ -100,7 +100,7 @@ def between(
     """
     for document in _documents(file, None, written_since_s=start_unix_nano / 1e9):
         for of in document["resourceSpans"]:
-            resource = _attributes(of.get("resource", {}).get("attributes"))
+            resource = attributes_of(of.get("resource", {}).get("attributes"))
             for scope in of.get("scopeSpans", ()):
                 for span in scope.get("spans", ()):
                     if start_unix_nano <= int(span["startTimeUnixNano"]) < end_unix_nano:
@@ -150,14 +150,14 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _span(span: Mapping[str, Any], of: Mapping[str, Any]) -> Span:
-    attributes = _attributes(span.get("attributes"))
+    attributes = attributes_of(span.get("attributes"))
     attributes.pop(_ADDED_BY_JAEGER, None)
     status = span.get("status") or {}
     start, end = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
     return Span(
         span_id=span["spanId"],
         parent_id=span.get("parentSpanId") or None,
-        service=str(_attributes(of.get("resource", {}).get("attributes")).get("service.name", "")),
+        service=str(attributes_of(of.get("resource", {}).get("attributes")).get("service.name", "")),
         name=span["name"],
         start_us=start // 1000,
         duration_us=max(0, end - start) // 1000,
@@ -171,7 +171,7 @@ def _span(span: Mapping[str, Any], of: Mapping[str, Any]) -> Span:
             Event(
                 int(event["timeUnixNano"]) // 1000,
                 event["name"],
-                _attributes(event.get("attributes")),
+                attributes_of(event.get("attributes")),
             )
             for event in span.get("events", ())
         ),
@@ -185,7 +185,8 @@ def _kind(kind: int | str) -> str:
     return kind.removeprefix("SPAN_KIND_").lower()
 
 
-def _attributes(pairs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+def attributes_of(pairs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """A resource's or span's, by name; raises one of NOT_OTLP."""
     return {pair["key"]: _value(pair["value"]) for pair in pairs or ()}
 
 
@@ -196,5 +197,5 @@ def _value(value: Mapping[str, Any]) -> Any:
     if kind == "arrayValue":
         return [_value(each) for each in content.get("values", ())]
     if kind == "kvlistValue":
-        return _attributes(content.get("values"))
+        return attributes_of(content.get("values"))
     return content

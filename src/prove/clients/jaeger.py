@@ -8,10 +8,14 @@ from typing import Any
 import httpx
 
 from prove import otlp
+from prove.cause import rows
+from prove.cause.rows import Row
 from prove.clients.server import Server
 from prove.tracetree import Span
 
 MAX_FOUND = 100
+SLICE_S, MAX_IN_SLICE = 30.0, 1500
+"""Of traces that are all asked for; as many as a stack's Jaeger keeps at the most."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,10 @@ class Found:
 class Jaeger:
     """The Jaeger at `url`."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._server = Server("trace store (Jaeger)", url, transport=transport)
+    def __init__(
+        self, url: str, transport: httpx.BaseTransport | None = None, timeout_s: float = 10
+    ) -> None:
+        self._server = Server("trace store (Jaeger)", url, timeout_s, transport)
 
     def trace(self, trace_id: str) -> list[Span]:
         """The spans of a trace that have arrived, none when it isn't known; raises UserError."""
@@ -38,6 +44,36 @@ class Jaeger:
         if answer.status_code == 404:
             return []
         return self._server.content(lambda body: otlp.spans(body["result"]), answer)
+
+    def services(self) -> list[str]:
+        """Those that have spans, by name; raises UserError."""
+        return self._server.read(
+            lambda answer: sorted(str(each) for each in answer["data"] or ()),
+            "GET",
+            "/api/services",
+        )
+
+    def rows(self, service: str, start_s: float, end_s: float) -> list[Row]:
+        """All spans of the traces in which a service has one that began between two Unix times.
+
+        As rows of a bundle. Asked for in slices, for an answer has a limit. Raises UserError.
+        """
+        found: list[Row] = []
+        while start_s < end_s:
+            until_s = min(end_s, start_s + SLICE_S)
+            found += self._server.read(
+                lambda answer: [row for trace in answer["data"] for row in rows.of_jaeger(trace)],
+                "GET",
+                "/api/traces",
+                params={
+                    "service": service,
+                    "start": str(round(start_s * 1e6)),
+                    "end": str(round(until_s * 1e6)),
+                    "limit": str(MAX_IN_SLICE),
+                },
+            )
+            start_s = until_s
+        return found
 
     def trace_ids(self, service: str, attribute: str, value: str) -> list[str]:
         """The traces in which a span of `service` has the attribute; raises UserError."""

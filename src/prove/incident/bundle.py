@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prove import otlp, tracetree
+from prove.cause import rows as span_forms
 from prove.clients.logs import LogStore
 from prove.errors import UserError
 from prove.incident import record, tables
@@ -47,6 +48,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "start_unix_nano": "BIGINT",
         "end_unix_nano": "BIGINT",
         "status": "VARCHAR",
+        "peer": "VARCHAR",
     },
     "metrics": {
         "time_unix_s": "DOUBLE",
@@ -200,7 +202,7 @@ def label(incident: Incident, truths: record.Truths, quality: str) -> Label:
         id=bundle_id(incident),
         dataset=DATASET,
         quality=quality,
-        root_cause_service=first.service,
+        root_cause_service=first.callee or first.service,
         root_cause_instance=None,
         root_cause_component=first.component,
         fault_type=first.kind,
@@ -256,9 +258,9 @@ def _tables(
 ) -> list[str]:
     """Write what there is of each signal; the names of those that have something."""
     asked: Mapping[str, Callable[[], Iterator[Row]]] = {
-        "spans": lambda: _spans(stores.span_file, window),
-        "metrics": lambda: _metrics(stores.metrics, objectives, window),
-        "logs": lambda: _logs(stores.logs, window),
+        "spans": lambda: span_rows(stores.span_file, window),
+        "metrics": lambda: metric_rows(stores.metrics, objectives, window),
+        "logs": lambda: log_rows(stores.logs, window),
     }
     found = []
     for name, rows in asked.items():
@@ -277,28 +279,19 @@ def _tables(
     return found
 
 
-def _spans(file: Path | None, window: Window) -> Iterator[Row]:
+def span_rows(file: Path | None, window: Window) -> Iterator[Row]:
+    """What began in that time, of the Collector's files; raises UserError where there are none."""
     if file is None:
         raise UserError("the Collector's span files are not on this machine")
     for resource, span in otlp.between(
         file, round(window.start_unix_s * 1e9), round(window.end_unix_s * 1e9)
     ):
-        if _is_control(span["name"]):
-            continue
-        yield {
-            "trace_id": span["traceId"],
-            "span_id": span["spanId"],
-            "parent_span_id": span.get("parentSpanId") or None,
-            "service": resource.get("service.name"),
-            "instance": resource.get("service.instance.id"),
-            "name": span["name"],
-            "start_unix_nano": int(span["startTimeUnixNano"]),
-            "end_unix_nano": int(span["endTimeUnixNano"]),
-            "status": otlp.status(span),
-        }
+        if not is_control(span["name"]):
+            yield span_forms.of_otlp(resource, span)
 
 
-def _metrics(metrics: Metrics, objectives: Objectives, window: Window) -> Iterator[Row]:
+def metric_rows(metrics: Metrics, objectives: Objectives, window: Window) -> Iterator[Row]:
+    """A row for each value of each of `metric_queries`; raises UserError."""
     for name, query in metric_queries(objectives).items():
         for series in metrics.range(
             query, window.start_unix_s, window.end_unix_s, float(objectives.interval_s)
@@ -314,14 +307,15 @@ def _metrics(metrics: Metrics, objectives: Objectives, window: Window) -> Iterat
                     }
 
 
-def _logs(logs: LogStore | None, window: Window) -> Iterator[Row]:
+def log_rows(logs: LogStore | None, window: Window) -> Iterator[Row]:
+    """A row for each record of the log store of that time; raises UserError."""
     if logs is None:
         raise UserError("the log store is not told of")
     begin_s = window.start_unix_s
     while begin_s < window.end_unix_s:
         end_s = min(begin_s + LOG_SLICE_S, window.end_unix_s)
         for found in logs.query(f"_time:[{rfc3339(begin_s)}, {rfc3339(end_s)})", MAX_LOGS):
-            if not any(map(_is_control, (found.get("route", ""), found.get("path", "")))):
+            if not any(map(is_control, (found.get("route", ""), found.get("path", "")))):
                 yield _log(found)
         begin_s = end_s
 
@@ -344,7 +338,7 @@ def _log(found: Mapping[str, str]) -> Row:
     }
 
 
-def _is_control(text: str) -> bool:
+def is_control(text: str) -> bool:
     """Whether a span's name or a route is that of a fault's own endpoint: it names the cause."""
     return "/faults" in text or "/incidents" in text
 
@@ -355,10 +349,18 @@ def _alert(directory: Path, during: Window) -> Alert | None:
         if page.received_at_unix_us < during.start_unix_s * 1e6:
             continue
         if page.status == "firing" and page.severity == "page" and page.slo:
-            of, signal = page.labels.get("sloth_service", ""), page.labels.get("sloth_slo", "")
-            service = _MEASURED.get(of, of)
-            return Alert(service=service, signal=signal, metric=page.slo)
+            return alert_of(page.labels)
     return None
+
+
+def alert_of(labels: Mapping[str, str]) -> Alert:
+    """What a page is about, by its labels."""
+    of = labels.get("sloth_service", "")
+    return Alert(
+        service=_MEASURED.get(of, of),
+        signal=labels.get("sloth_slo", ""),
+        metric=labels.get("sloth_id", ""),
+    )
 
 
 _MEASURED = {

@@ -244,6 +244,9 @@ class Cause(_Form):
     service: str
     kind: str
     component: str
+    callee: str = Field(
+        default="", description="For a cause on the way between two services: who is called."
+    )
 
 
 class Mitigation(_Form):

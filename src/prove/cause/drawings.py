@@ -1,0 +1,371 @@
+"""The drawings of an analysis: who calls whom by blame, before and after, two traces. All are SVG.
+
+The same analysis gives the same drawing.
+"""
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prove import tracetree
+from prove.cause.examples import Example
+from prove.rca.bundle import Window
+from prove.rca.model import Analysis, Call, Series
+from prove.tracetree import Span
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_NODES = 24
+"""Services of a graph: those with most blame, and those on the way to them."""
+MOST_ROWS = 22
+"""Spans of a trace."""
+COLUMNS = 3
+_INK, _SOFT, _RULE = "#1f2328", "#59636e", "#c4cbd3"
+_CAUSE, _BEFORE, _DURING, _OTHER = "#b3261e", "#1f5fa8", "#b3261e", "#9db4cc"
+_STYLE: Mapping[str, Any] = {
+    "svg.fonttype": "path",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "axes.edgecolor": _RULE,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "text.color": _INK,
+}
+
+
+def graph(analysis: Analysis) -> str:
+    """Services and the calls between them, callers above; red by their share of blame."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    calls = _told(analysis)
+    places = layers({(call.caller, call.callee) for call in calls}, _nodes(analysis, calls))
+    rows = defaultdict(list)
+    for name, (_, row) in places.items():
+        rows[row].append(name)
+    widest = max((len(names) for names in rows.values()), default=1)
+    size = (max(7.0, min(13.0, 2.6 * widest)), 0.6 + 1.25 * max(1, len(rows)))
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": analysis.incident}):
+        figure = Figure(figsize=size)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(-0.5, 0.5)
+        axes.set_ylim(-(len(rows) - 1) - 0.55, 0.55)
+        for call in calls:
+            _arrow(axes, call, places, _on_path(analysis, call))
+        for name, (across, row) in places.items():
+            _node(axes, analysis, name, (across, -row), 0.94 / widest)
+        return _text(figure)
+
+
+def layers(
+    calls: set[tuple[str, str]], names: Sequence[str]
+) -> dict[str, tuple[float, int]]:
+    """Where each service goes: across from -0.5 to 0.5, and its row, callers above whom they call.
+
+    Rows by the longest way from who is called by nobody; calls that close a circle don't count.
+    Within a row by the mean place of the callers.
+    """
+    below: dict[str, set[str]] = defaultdict(set)
+    for caller, callee in sorted(calls):
+        if caller != callee and not _leads(below, callee, caller):
+            below[caller].add(callee)
+    row = dict.fromkeys(names, 0)
+    for _ in names:  # as often as the longest way may be
+        moved = False
+        for caller in names:
+            for callee in below[caller]:
+                if row[callee] <= row[caller]:
+                    row[callee], moved = row[caller] + 1, True
+        if not moved:
+            break
+    across: dict[str, float] = {}
+    for level in sorted(set(row.values())):
+        here = [name for name in names if row[name] == level]
+        above = {
+            name: [across[caller] for caller in names if name in below[caller] and caller in across]
+            for name in here
+        }
+        here.sort(key=lambda name: (sum(above[name]) / len(above[name]) if above[name] else 0, name))
+        across |= {name: (at + 0.5) / len(here) - 0.5 for at, name in enumerate(here)}
+    return {name: (across[name], row[name]) for name in names}
+
+
+def courses(series: Sequence[Series], window: Window, baseline: Window | None) -> str:
+    """Each series before (blue) and in the incident (red), with its medians; '' without any."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    if not series:
+        return ""
+    columns = min(COLUMNS, len(series))
+    rows = -(-len(series) // columns)
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "courses"}):
+        figure = Figure(figsize=(11, 2.3 * rows), layout="constrained")
+        for axes, each in zip(
+            figure.subplots(rows, columns, squeeze=False).flat, [*series, *[None] * columns],
+            strict=False,
+        ):
+            if each is None:
+                axes.set_axis_off()
+            else:
+                _course(axes, each, window, baseline)
+        return _text(figure)
+
+
+def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None) -> None:
+    """Healthy time may be hours away: it is moved up to the incident, which begins at 0."""
+    points = list(zip(each.times_unix_s, each.values, strict=True))
+    during = [(at - window.start_unix_s, value) for at, value in points if _in(at, window)]
+    before = [(at, value) for at, value in points if not _in(at, window) and at < window.end_unix_s]
+    if baseline is not None:
+        local = [(at, value) for at, value in before if at > baseline.end_unix_s]
+        shown = local or before
+    else:
+        shown = before
+    last = window.start_unix_s
+    if shown and window.start_unix_s - shown[-1][0] > 2 * window.seconds:
+        last = shown[-1][0]
+    past = [(at - last, value) for at, value in shown]
+    for part, color in ((past, _BEFORE), (during, _DURING)):
+        if part:
+            axes.plot(*zip(*part, strict=True), color=color, linewidth=1.1)
+            middle = sorted(value for _, value in part)[len(part) // 2]
+            ends = (part[0][0], part[-1][0])
+            axes.plot(ends, (middle, middle), color=color, linewidth=1, linestyle=":")
+    axes.axvspan(0, max(1.0, window.seconds), color="#f4d9d6", zorder=0, linewidth=0)
+    unit = f", {each.unit}" if each.unit else ""
+    axes.set_title(_cut(f"{each.name}{unit}", 48))
+    axes.set_xlabel("seconds since the incident's begin", color=_SOFT, fontsize=8)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.margins(x=0.01)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(0, low) if low < 0.5 * high else low, high)
+
+
+def _in(at: float, window: Window) -> bool:
+    return window.start_unix_s <= at <= window.end_unix_s
+
+
+def waterfall(example: Example, blamed: str | None) -> str:
+    """The healthy request above the incident's, on one axis of time; `blamed`'s spans are red."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    parts = [
+        (title, _rows(spans))
+        for title, spans in (
+            (f"healthy: {_about(example.healthy)}", example.healthy),
+            (f"in the incident: {_about(example.hurt)}", example.hurt),
+        )
+        if spans
+    ]
+    heights = [len(rows) + 2 for _, rows in parts]
+    longest_ms = max(end for _, rows in parts for *_, end in rows) or 1.0
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "waterfall"}):
+        figure = Figure(figsize=(11, 0.9 + 0.21 * sum(heights)), layout="constrained")
+        grid = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)
+        for axes, (title, rows) in zip(grid[:, 0], parts, strict=True):
+            for at, (label, service, failed, begin, end) in enumerate(rows):
+                mine = service == blamed
+                color = _CAUSE if mine else _OTHER
+                axes.barh(at, max(end - begin, longest_ms / 400), left=begin, color=color, height=0.7)
+                mark = "  failed" if failed else ""
+                late = end > 0.8 * longest_ms
+                axes.annotate(
+                    f"{end - begin:,.1f} ms{mark}",
+                    (begin if late else end, at),
+                    xytext=(-4 if late else 4, 0),
+                    textcoords="offset points",
+                    ha="right" if late and begin > 0.12 * longest_ms else "left",
+                    va="center",
+                    fontsize=7.5,
+                    color=_CAUSE if failed else _SOFT,
+                )
+            axes.set_yticks(range(len(rows)), labels=[row[0] for row in rows], fontsize=8)
+            for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+                tick.set_color(_CAUSE if row[1] == blamed else _INK)
+            axes.set_ylim(len(rows) - 0.4, -0.6)
+            axes.set_xlim(0, longest_ms * 1.09)
+            axes.set_title(title)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+        grid[-1, 0].set_xlabel("milliseconds since the request's begin", color=_SOFT)
+        return _text(figure)
+
+
+def _rows(spans: Sequence[Span]) -> list[tuple[str, str, bool, float, float]]:
+    """Label, service, failed, begin and end in ms; the first of them."""
+    zero = min(span.start_us for span in spans)
+    found = []
+    for node in tracetree.walk(spans):
+        last = max((span.end_us for span in node.merged), default=node.span.end_us)
+        times = f" ×{len(node.merged)}" if node.merged else ""  # noqa: RUF001 - as in trees
+        label = f"{'   ' * min(node.depth, 8)}{node.span.service}  {node.span.name}"
+        found.append(
+            (
+                _cut(label, 62) + times,
+                node.span.service,
+                any(each.failed for each in node.merged or (node.span,)),
+                (node.span.start_us - zero) / 1000,
+                (last - zero) / 1000,
+            )
+        )
+    return found[:MOST_ROWS]
+
+
+def _about(spans: Sequence[Span]) -> str:
+    if not spans:
+        return ""
+    took = (max(span.end_us for span in spans) - min(span.start_us for span in spans)) / 1000
+    failed = sum(span.failed for span in spans)
+    more = f", first {MOST_ROWS} rows" if len(spans) > MOST_ROWS else ""
+    told = f", {failed} failed" if failed else ""
+    return f"trace {spans[0].trace_id}, {took:,.1f} ms, {len(spans)} spans{told}{more}"
+
+
+def _nodes(analysis: Analysis, calls: Sequence[Call]) -> list[str]:
+    names = {name for call in calls for name in (call.caller, call.callee)}
+    names |= {name for cause in analysis.causes[:1] for name in (*cause.path, cause.service)}
+    return sorted(names)
+
+
+def _told(analysis: Analysis) -> list[Call]:
+    """Calls between the services that are shown."""
+    names = {name for call in analysis.calls for name in (call.caller, call.callee)}
+    calls = [call for call in analysis.calls if call.caller != call.callee]
+    if len(names) <= MOST_NODES:
+        return calls
+    kept = {name for cause in analysis.causes[:3] for name in (*cause.path, cause.service)}
+    by_blame = sorted(names, key=lambda name: (-analysis.blame.get(name, 0.0), name))
+    near = {name for call in calls if kept & {call.caller, call.callee}
+            for name in (call.caller, call.callee)}
+    for name in (*sorted(near), *by_blame):
+        if len(kept) < MOST_NODES:
+            kept.add(name)
+    return [call for call in calls if {call.caller, call.callee} <= kept]
+
+
+def _on_path(analysis: Analysis, call: Call) -> bool:
+    if not analysis.causes:
+        return False
+    path = analysis.causes[0].path
+    return (call.caller, call.callee) in set(zip(path, path[1:], strict=False))
+
+
+def _arrow(
+    axes: "Axes", call: Call, places: Mapping[str, tuple[float, int]], on_path: bool
+) -> None:
+    (x1, row1), (x2, row2) = places[call.caller], places[call.callee]
+    down = row2 > row1
+    begin, end = (x1, -row1 - 0.23), (x2, -row2 + 0.23)
+    if not down:  # to its own row or back up
+        begin, end = (x1, -row1 + 0.23), (x2, -row2 - 0.23 if row2 < row1 else -row2 + 0.23)
+    axes.annotate(
+        "",
+        end,
+        begin,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": _CAUSE if on_path else _RULE,
+            "linewidth": 2.0 if on_path else 1.1,
+            "connectionstyle": "arc3,rad=0" if down and row2 - row1 == 1 else "arc3,rad=0.18",
+            "shrinkA": 0,
+            "shrinkB": 0,
+        },
+        zorder=1,
+    )
+    if on_path or len(places) <= 8:
+        axes.text(
+            (begin[0] + end[0]) / 2,
+            (begin[1] + end[1]) / 2,
+            _of_call(call),
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color=_CAUSE if on_path else _SOFT,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            zorder=2,
+        )
+
+
+def _of_call(call: Call) -> str:
+    told = []
+    if call.rate_before is not None and call.rate_after is not None:
+        told.append(f"{call.rate_before:,.1f} → {call.rate_after:,.1f} calls/s")
+    if call.gap_before_ms is not None and call.gap_after_ms is not None:
+        told.append(f"between: {call.gap_before_ms:,.1f} → {call.gap_after_ms:,.1f} ms")
+    return "\n".join(told)
+
+
+def _node(
+    axes: "Axes", analysis: Analysis, name: str, at: tuple[float, float], width: float
+) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    blame = min(1.0, max(0.0, analysis.blame.get(name, 0.0)))
+    first = analysis.causes[0].service if analysis.causes and not analysis.abstained else None
+    color = _mixed(blame)
+    axes.add_patch(
+        FancyBboxPatch(
+            (at[0] - width / 2, at[1] - 0.22),
+            width,
+            0.44,
+            boxstyle="round,pad=0,rounding_size=0.03",
+            mutation_aspect=3,
+            facecolor=color,
+            edgecolor=_CAUSE if name == first else _RULE,
+            linewidth=2.2 if name == first else 1,
+            zorder=3,
+        )
+    )
+    ink = "white" if blame > 0.55 else _INK
+    room = max(10, round(150 * width))
+    told = f"{blame:.0%} of the blame" if blame >= 0.005 else ""
+    if name == analysis.symptom:
+        told = f"{told}, felt here" if told else "felt here"
+    axes.text(
+        at[0], at[1] + (0.07 if told else 0), _cut(name, room), ha="center", va="center",
+        color=ink, fontsize=9, fontweight="bold" if name == first else "normal", zorder=4,
+    )
+    if told:
+        axes.text(
+            at[0], at[1] - 0.1, told, ha="center", va="center", color=ink, fontsize=7.5, zorder=4
+        )
+
+
+def _mixed(share: float) -> tuple[float, float, float]:
+    """From white to the red of a cause."""
+    red = (0.702, 0.149, 0.118)
+    strength = share**0.7
+    return tuple(1 - strength * (1 - part) for part in red)  # type: ignore[return-value]
+
+
+def _leads(below: Mapping[str, set[str]], begin: str, to: str) -> bool:
+    """Whether there is a way from one to the other."""
+    waiting, seen = [begin], {begin}
+    while waiting:
+        name = waiting.pop()
+        if name == to:
+            return True
+        fresh = below.get(name, set()) - seen
+        seen |= fresh
+        waiting += fresh
+    return False
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _text(figure: "Figure") -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :]

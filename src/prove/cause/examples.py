@@ -1,0 +1,156 @@
+"""Two traces of a bundle to look at side by side, and what is worth drawing over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
+from prove.rca.model import Cause, Series
+from prove.tracetree import Span
+
+HEALTHY = (BASELINE, LOCAL)
+MOST_SERIES = 6
+LEAST = 3
+"""Values in either window, or there is nothing to compare."""
+OWN = "median of "
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request of the incident, and a healthy one that begins in the same way, if there is."""
+
+    hurt: list[Span]
+    healthy: list[Span]
+
+
+def find(bundle: Bundle, cause: Cause | None) -> Example | None:
+    """Of the evidence's own trace ids the first that has spans; else the longest of the incident.
+
+    The healthy one is that of median length; None: the incident has no spans.
+    """
+    during = bundle.spans.filter(pl.col("window") == INCIDENT)
+    if during.is_empty():
+        return None
+    told = [trace for each in (cause.evidence if cause else ()) for trace in each.trace_ids]
+    known = set(during.filter(pl.col("trace_id").is_in(told))["trace_id"])
+    chosen = next((trace for trace in told if trace in known), None)
+    if chosen is None:
+        mine = during.filter(pl.col("service") == cause.service) if cause else during
+        if mine.is_empty():
+            mine = during
+        of = during.join(mine.select("trace_id").unique(), on="trace_id", how="semi")
+        # Failed ones first: they may well be shorter.
+        order = of.group_by("trace_id").agg(
+            (pl.col("status") == "error").any().fill_null(value=False).alias("failed"),
+            (pl.col("end_unix_nano").max() - pl.col("start_unix_nano").min()).alias("lasted"),
+        )
+        order = order.sort(["failed", "lasted", "trace_id"], descending=[True, True, False])
+        chosen = str(order["trace_id"][0])
+    hurt = _spans(during.filter(pl.col("trace_id") == chosen))
+    return Example(hurt, _healthy(bundle, hurt))
+
+
+def _healthy(bundle: Bundle, hurt: Sequence[Span]) -> list[Span]:
+    first = min(hurt, key=lambda span: (span.parent_id is not None, span.start_us))
+    before = bundle.spans.filter(pl.col("window").is_in(HEALTHY))
+    alike = before.filter(
+        (pl.col("service") == first.service)
+        & (pl.col("name") == first.name)
+        & pl.col("parent_span_id").is_null()
+    )
+    if alike.is_empty():
+        alike = before.filter((pl.col("service") == first.service) & (pl.col("name") == first.name))
+    if alike.is_empty():
+        return []
+    failed = before.filter(pl.col("status") == "error").select("trace_id").unique()
+    well = alike.join(failed, on="trace_id", how="anti")
+    alike = alike if well.is_empty() else well
+    lasted = pl.col("end_unix_nano") - pl.col("start_unix_nano")
+    ordered = alike.with_columns(lasted.alias("lasted")).sort("lasted", "trace_id")
+    trace = ordered["trace_id"][ordered.height // 2]
+    window = ordered["window"][ordered.height // 2]
+    return _spans(before.filter((pl.col("trace_id") == trace) & (pl.col("window") == window)))
+
+
+def _spans(rows: pl.DataFrame) -> list[Span]:
+    """In the form that `tracetree` walks."""
+    return [
+        Span(
+            span_id=row["span_id"],
+            parent_id=row["parent_span_id"],
+            service=row["service"],
+            name=row["name"],
+            start_us=row["start_unix_nano"] // 1000,
+            duration_us=max(0, row["end_unix_nano"] - row["start_unix_nano"]) // 1000,
+            failed=(row["status"] or "").lower() == "error",
+            trace_id=row["trace_id"],
+        )
+        for row in rows.sort("start_unix_nano", "span_id").to_dicts()
+    ]
+
+
+def series(bundle: Bundle, causes: Sequence[Cause]) -> list[Series]:
+    """Of the likeliest service: metrics and operations that changed most, evidence's own first.
+
+    Times are Unix seconds, of healthy windows and of the incident alike.
+    """
+    if not causes:
+        return []
+    service = causes[0].service
+    subjects = [each.subject for each in causes[0].evidence]
+    found = [*_metrics(bundle, service), *_operations(bundle, service)]
+
+    def named(name: str) -> int:
+        plain = name.removeprefix(OWN)
+        places = [at for at, subject in enumerate(subjects) if subject and plain in subject]
+        return places[0] if places else len(subjects)
+
+    found.sort(key=lambda each: (named(each[1].name), -each[0], each[1].name))
+    return [each for _, each in found[:MOST_SERIES]]
+
+
+def _metrics(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
+    """Summed over instances where there are several: how one looks is in the evidence."""
+    mine = bundle.metrics.filter(pl.col("service") == service)
+    return [
+        (change, Series(service, str(name), "", times, values))
+        for (name,), rows in mine.group_by("metric", maintain_order=True)
+        if (change := _change(rows, "value", "time_unix_s")) is not None
+        for times, values in (_points(rows, "time_unix_s", "value"),)
+    ]
+
+
+def _operations(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
+    """The median time of each operation's spans, a second at a time."""
+    mine = bundle.spans.filter(pl.col("service") == service).select(
+        "window",
+        "name",
+        (pl.col("start_unix_nano") // 1_000_000_000).cast(pl.Float64).alias("at"),
+        ((pl.col("end_unix_nano") - pl.col("start_unix_nano")) / 1e6).alias("ms"),
+    )
+    by_second = mine.group_by("name", "at", "window").agg(pl.col("ms").median()).sort("name", "at")
+    return [
+        (change, Series(service, f"{OWN}{name}", "ms", times, values))
+        for (name,), rows in by_second.group_by("name", maintain_order=True)
+        if (change := _change(rows, "ms", "at")) is not None
+        for times, values in (_points(rows, "at", "ms"),)
+    ]
+
+
+def _change(rows: pl.DataFrame, value: str, time: str) -> float | None:
+    """The shift of the median in healthy interquartile ranges; None: too little is known."""
+    during = rows.filter(pl.col("window") == INCIDENT)[value]
+    before = rows.filter(pl.col("window") != INCIDENT)[value]
+    if during.len() < LEAST or before.len() < LEAST:
+        return None
+    low, mid, high = (before.quantile(share) or 0.0 for share in (0.25, 0.5, 0.75))
+    now = during.quantile(0.5) or 0.0
+    return float(abs(now - mid) / (high - low + 0.05 * abs(mid) + 1e-9))
+
+
+def _points(
+    rows: pl.DataFrame, time: str, value: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    summed = rows.group_by(time).agg(pl.col(value).sum()).sort(time)
+    return tuple(summed[time].to_list()), tuple(summed[value].to_list())

@@ -1,0 +1,226 @@
+"""The running stack's own telemetry as a bundle: Jaeger, Prometheus and VictoriaLogs, by their APIs.
+
+When it began is worked out as a person on call would: a page tells which SLO burns, and its SLI's
+course when that began. What was done to the system is not looked at.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from prove.cause import foreign
+from prove.cause.rows import Row
+from prove.clients.jaeger import Jaeger
+from prove.clients.logs import LogStore
+from prove.clients.prometheus import Prometheus
+from prove.errors import UserError
+from prove.incident import bundle as exported
+from prove.incident import objectives, record
+from prove.incident.objectives import Objectives
+from prove.rca import bundle
+from prove.rca.bundle import Alert, Bundle, Window
+from prove.stack import observability, state
+from prove.stack.hints import command
+from prove.stack.settings import StackSettings
+from prove.units import count
+
+PAGES = 'ALERTS{alertstate="firing", sloth_severity="page"}'
+GUARD_INTERVALS = 2
+"""Of rule evaluation between health and incident: what is exported at the begin is of both."""
+MOST_S = 300.0
+"""Of an incident that is looked at, from its begin: later there is more of the same."""
+HEALTHY_S = 300.0
+"""Of health before it, at the most."""
+QUIET_SHARE = 0.25
+"""Of the time that is looked at where nothing pages: the last quarter against the rest."""
+LATEST_S = 2.0
+"""Until a span has arrived."""
+TIMEOUT_S = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Live:
+    """What was found, and what was lacking, a sentence each."""
+
+    bundle: Bundle
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """An alert that fires or did; Unix seconds. `ended_s` None: it still does."""
+
+    labels: Mapping[str, str]
+    fired_s: float
+    ended_s: float | None
+
+
+def read(settings: StackSettings, since_s: float, now_s: float | None = None) -> Live:
+    """The stack's last `since_s` seconds around the latest page.
+
+    Raises UserError when no stack runs, none of its stores answers, or a page has been firing for
+    longer than that.
+    """
+    current = state.require(settings.home)
+    promised = objectives.of_profile(current.profile)
+    until_s = (time.time() if now_s is None else now_s) - LATEST_S
+    asked = Window(until_s - since_s, until_s)
+    prometheus = Prometheus(settings.url(settings.prometheus_port), timeout_s=TIMEOUT_S)
+    notes: list[str] = []
+
+    def had(what: str, ask: Callable[[], T], otherwise: T) -> T:
+        try:
+            return ask()
+        except UserError as error:
+            notes.append(f"No {what}: {error}.")
+            return otherwise
+
+    page = had("alerts", lambda: latest_page(prometheus, promised, asked), None)
+    if page is None:
+        window = Window(until_s - QUIET_SHARE * since_s, until_s)
+        told = f"No page fires or fired in the last {since_s:,.0f} s"
+        notes.append(f"{told}: the last {window.seconds:,.0f} s are compared with those before.")
+    else:
+        begun_s = onset(prometheus, promised, page, asked)
+        last_s = min(page.ended_s or until_s, begun_s + MOST_S)
+        window = Window(begun_s, max(last_s, min(until_s, page.fired_s)))
+    guard_s = GUARD_INTERVALS * promised.interval_s
+    end_s = window.start_unix_s - guard_s
+    healthy = Window(max(asked.start_unix_s, end_s - HEALTHY_S), end_s)
+    if healthy.seconds < promised.interval_s:
+        raise UserError(
+            f"it began {until_s - window.start_unix_s:,.0f} s ago, and there is no healthy time in "
+            f"the last {since_s:,.0f} s: look back further, "
+            f"{command(f'rca --live --since {max(2, round(since_s / 30))}m')}"
+        )
+    whole = record.Window(start_unix_s=healthy.start_unix_s, end_unix_s=window.end_unix_s)
+    jaeger = Jaeger(settings.url(settings.jaeger_port), timeout_s=TIMEOUT_S)
+    spans = had("spans in Jaeger", lambda: _of_jaeger(jaeger, whole), [])
+    spans += _of_files(spans, observability.span_file(settings), whole, notes)
+    metrics = had("metrics", lambda: list(exported.metric_rows(prometheus, promised, whole)), [])
+    store = LogStore(settings.url(settings.victorialogs_port))
+    logs = had("logs", lambda: list(exported.log_rows(store, whole)), [])
+    if not (spans or metrics or logs):
+        raise UserError(
+            f"none of the stack's stores has anything of the last {since_s:,.0f} s: {notes[-1]}"
+        )
+    alert = exported.alert_of(page.labels) if page else None
+    name = f"live-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(window.start_unix_s))}"
+    found = foreign.of_rows(
+        name,
+        spans,
+        window,
+        healthy,
+        alert=Alert(alert.service, alert.signal, alert.metric) if alert else None,
+        metrics=_placed(metrics, bundle.METRICS, "time_unix_s", 1.0, window, healthy),
+        logs=_placed(logs, bundle.LOGS, "time_unix_nano", 1e9, window, healthy),
+    )
+    if page is not None:
+        ago = page.fired_s - window.start_unix_s
+        notes.insert(
+            0,
+            f"{page.labels.get('alertname', 'A page')} fired at {foreign.stamp(page.fired_s)};"
+            f" its SLI went bad {ago:,.0f} s before.",
+        )
+    return Live(found, tuple(notes))
+
+
+def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> Page | None:
+    """What fires since longest; where nothing does, what fired last. Raises UserError."""
+    step_s = float(promised.interval_s)
+    found = []
+    for series in prometheus.range(PAGES, asked.start_unix_s, asked.end_unix_s, step_s):
+        times = [at_s for at_s, _ in series.points]
+        fired_s = times[-1]
+        for earlier, later in zip(reversed(times[:-1]), reversed(times[1:]), strict=True):
+            if later - earlier > 1.5 * step_s:
+                break
+            fired_s = earlier
+        firing = asked.end_unix_s - times[-1] <= 2.5 * step_s
+        found.append(Page(series.labels, fired_s, None if firing else times[-1]))
+    firing_now = [page for page in found if page.ended_s is None]
+    if firing_now:
+        return min(firing_now, key=lambda page: page.fired_s)
+    if not found:
+        return None
+    # Of those of the latest incident the first: they come one after another.
+    last = max(page.fired_s for page in found)
+    together = [page for page in found if (page.ended_s or last) >= last]
+    return min(together, key=lambda page: page.fired_s)
+
+
+def onset(prometheus: Prometheus, promised: Objectives, page: Page, asked: Window) -> float:
+    """When the SLI of a page became worse than its objective allows, without a break until it fired.
+
+    A gap of one shortest window is no break. Where its course isn't known, as long before the page
+    as the shortest of its windows. Raises UserError.
+    """
+    slo = promised.find(page.labels.get("sloth_id", ""))
+    otherwise = page.fired_s - promised.pairs("page")[0].short_s
+    if slo is None:
+        return otherwise
+    series = prometheus.range(
+        slo.recorded, asked.start_unix_s, page.fired_s, float(promised.interval_s)
+    )
+    bad = [at_s for each in series for at_s, value in each.points if value > slo.budget]
+    begun_s = None
+    for at_s in sorted(bad, reverse=True):
+        if begun_s is not None and begun_s - at_s > promised.shortest_s + promised.interval_s:
+            break
+        begun_s = at_s
+    return otherwise if begun_s is None else min(begun_s, otherwise)
+
+
+def _of_jaeger(jaeger: Jaeger, window: record.Window) -> list[Row]:
+    """The spans of every service that Jaeger knows, each trace once."""
+    found: dict[tuple[str, str], Row] = {}
+    for service in jaeger.services():
+        for row in jaeger.rows(service, window.start_unix_s, window.end_unix_s):
+            found.setdefault((row["trace_id"], row["span_id"]), row)
+    return [row for row in found.values() if not exported.is_control(row["name"])]
+
+
+def _of_files(
+    known: Sequence[Row], file: Path, window: record.Window, notes: list[str]
+) -> list[Row]:
+    """What Jaeger, whose memory is bounded, has forgotten, and the Collector's files still have."""
+    oldest_s = min((row["start_unix_nano"] for row in known), default=0) / 1e9
+    if known and oldest_s <= window.start_unix_s + 1:
+        return []
+    have = {(row["trace_id"], row["span_id"]) for row in known}
+    try:
+        more = [
+            row
+            for row in exported.span_rows(file, window)
+            if (row["trace_id"], row["span_id"]) not in have
+        ]
+    except UserError:
+        return []
+    if more:
+        since = f"before {foreign.stamp(oldest_s)}" if known else "of that time"
+        notes.append(
+            f"Jaeger doesn't have all spans {since}: {count(len(more), 'span')} came from the"
+            " Collector's files."
+        )
+    return more
+
+
+def _placed(
+    found: Iterable[Row],
+    schema: Mapping[str, Any],
+    time_column: str,
+    per_s: float,
+    window: Window,
+    healthy: Window,
+) -> pl.DataFrame:
+    needed = [name for name in ("service", "metric", "value", "body") if name in schema]
+    table = pl.DataFrame(list(found), schema=dict(schema), orient="row").drop_nulls(needed)
+    at = pl.col(time_column) / per_s
+    before = table.filter((at >= healthy.start_unix_s) & (at <= healthy.end_unix_s))
+    return bundle.place(table, before, time_column, per_s, window, None)

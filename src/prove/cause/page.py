@@ -1,0 +1,84 @@
+"""An analysis as one HTML page that needs nothing else."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from prove.cause import advice, drawings, examples, text
+from prove.errors import UserError
+from prove.rca.bundle import Bundle
+from prove.rca.model import Analysis, Cause
+
+SHOWN = 8
+"""Candidates."""
+
+
+def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
+    """The page; `ask` is how its queries are asked again. Everything from outside is escaped."""
+    named: Cause | None = analysis.causes[0] if analysis.causes else None
+    blamed = named.service if named and not analysis.abstained else None
+    example = examples.find(bundle, named)
+    series = examples.series(bundle, analysis.causes)
+    environment = Environment(
+        loader=PackageLoader("prove", "cause"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number}
+    return environment.get_template("rca.html.j2").render(
+        analysis=analysis,
+        bundle=bundle,
+        headline=advice.headline(analysis),
+        meaning=advice.MEANING,
+        steps=advice.steps(analysis),
+        more_steps=_others(analysis),
+        causes=analysis.causes[:SHOWN],
+        hidden=max(0, len(analysis.causes) - SHOWN),
+        window=text.span(analysis.window),
+        baseline=text.span(analysis.baseline) if analysis.baseline else "",
+        graph=_image(drawings.graph(analysis)) if analysis.calls else "",
+        courses=_image(drawings.courses(series, analysis.window, analysis.baseline)),
+        of=named.service if named else "",
+        waterfall=_image(drawings.waterfall(example, blamed)) if example else "",
+        example=example,
+        ask=ask,
+    )
+
+
+def write(path: Path, page: str) -> None:
+    """Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def number(value: float | None) -> str:
+    """To three digits."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _others(analysis: Analysis) -> Sequence[tuple[str, list[str]]]:
+    """Where none is named, the steps of the first two candidates as well."""
+    if analysis.abstained is None or analysis.abstained.reason in ("no data", "load only"):
+        return ()
+    return [
+        (f"If it is {each.service} ({each.kind})", advice.of(each))
+        for each in analysis.causes[:2]
+        if each.evidence
+    ]
+
+
+def _image(svg: str) -> str:
+    """As a URL that holds it: the ids in two drawings of one page would be the same."""
+    if not svg:
+        return ""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

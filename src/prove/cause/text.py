@@ -1,0 +1,113 @@
+"""An analysis as text of 100 columns at most, and as JSON."""
+
+import math
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from prove.cause import advice
+from prove.rca.bundle import Window
+from prove.rca.model import Analysis, Cause, Evidence
+from prove.units import count
+
+WIDTH = 100
+SHOWN, SHOWN_EVIDENCE, SHOWN_TRACES = 5, 4, 2
+"""Candidates, evidence of each, and trace ids of that."""
+ARROW = " -> "
+
+
+def lines(analysis: Analysis) -> list[str]:
+    """What a person on call wants to read, the answer first."""
+    return [line for part in _parts(analysis) for line in part]
+
+
+def document(analysis: Analysis) -> dict[str, Any]:
+    """All of it, for machines; `reason` is null where a cause is named."""
+    told = asdict(analysis)
+    told["abstained"] = analysis.abstained is not None
+    told["reason"] = asdict(analysis.abstained) if analysis.abstained else None
+    told["headline"] = advice.headline(analysis)
+    told["next"] = advice.steps(analysis)
+    told["ranking"] = analysis.ranking
+    return _finite(told)  # type: ignore[no-any-return]
+
+
+def _parts(analysis: Analysis) -> Iterator[list[str]]:
+    yield _wrapped(f"{analysis.incident}: ", advice.headline(analysis), "  ")
+    yield ["", *_about(analysis)]
+    for number, cause in enumerate(analysis.causes[:SHOWN], start=1):
+        yield ["", *_cause(number, cause)]
+    if rest := len(analysis.causes) - SHOWN:
+        if rest > 0:
+            yield ["", f"and {count(rest, 'other candidate')} (--json has all)"]
+    yield ["", "What to do next"]
+    yield [line for step in advice.steps(analysis) for line in _wrapped("  - ", step)]
+    if analysis.notes:
+        yield ["", "What was lacking"]
+        yield [line for note in analysis.notes for line in _wrapped("  - ", note)]
+
+
+def _about(analysis: Analysis) -> list[str]:
+    rows = []
+    if analysis.alert is not None:
+        what = analysis.alert.metric or analysis.alert.signal or "an alert"
+        rows.append(f"alert      {what} of {analysis.alert.service}")
+    elif analysis.symptom:
+        rows.append(f"felt in    {analysis.symptom}")
+    against = ", without a healthy time to compare with"
+    if analysis.baseline is not None:
+        against = f", against {analysis.baseline.seconds:,.0f} s of health"
+    rows.append(f"incident   {span(analysis.window)}{against}")
+    if analysis.causes and not analysis.abstained and len(analysis.causes[0].path) > 1:
+        rows += _wrapped("path       ", ARROW.join(analysis.causes[0].path))
+    return [line for row in rows for line in _wrapped("", row, " " * 11)]
+
+
+def _cause(number: int, cause: Cause) -> list[str]:
+    where = f"  {cause.instance}" if cause.instance else ""
+    head = f"{number}. {cause.service}  {cause.kind}  {cause.confidence:.0%}"
+    told = _wrapped("", f"{head}  ({cause.score:.1f} bits){where}", "   ")
+    for each in cause.evidence[:SHOWN_EVIDENCE]:
+        told += _wrapped("   - ", each.sentence)
+        told += _wrapped("     ", _traces(each)) if each.trace_ids else []
+    if not cause.evidence:
+        told += ["   - nothing speaks for it by itself"]
+    if (more := len(cause.evidence) - SHOWN_EVIDENCE) > 0:
+        told.append(f"     and {more} more (--json has all)")
+    return told
+
+
+def _traces(each: Evidence) -> str:
+    more = len(each.trace_ids) - SHOWN_TRACES
+    shown = ", ".join(each.trace_ids[:SHOWN_TRACES])
+    return f"trace {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def span(window: Window) -> str:
+    """`2026-11-29 20:15:00 to 20:16:10 UTC (70 s)`."""
+    begin, end = (
+        datetime.fromtimestamp(each, UTC) for each in (window.start_unix_s, window.end_unix_s)
+    )
+    until = f"{end:%H:%M:%S}" if end.date() == begin.date() else f"{end:%Y-%m-%d %H:%M:%S}"
+    return f"{begin:%Y-%m-%d %H:%M:%S} to {until} UTC ({window.seconds:,.0f} s)"
+
+
+def _wrapped(first: str, text: str, indent: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        " ".join(text.split()) if first else text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first) if indent is None else indent,
+        break_on_hyphens=False,
+    ) or [first.rstrip()]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Root cause analysis: an incident's bundle in, ranked causes with their evidence out. Pure."""

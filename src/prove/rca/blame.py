@@ -1,0 +1,223 @@
+"""Whose doing it is: each signal's bits for each service, less what another service explains."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from prove.rca.structure import NOTHING
+
+Row = dict[str, Any]
+PRIOR = 0.5
+"""Of one more edge, of which nothing is known, being as slow as those that are seen."""
+
+
+@dataclass
+class Blame:
+    """Of one service by one signal: bits, and the rows of evidence that they come from."""
+
+    bits: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass
+class _Node:
+    inside: list[Row] = field(default_factory=list)
+    asked: list[Row] = field(default_factory=list)
+    asks: list[Row] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[Row]:
+        return [*self.inside, *self.asked, *self.asks]
+
+
+def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
+    """Bits of time lost, by service; rows are timing.lost's, with `side`: inside, asked, asks.
+
+    What lies between two services is the doing of either. It is laid on each by how far its other
+    calls of that direction suffer alike. A service's share of all loss, the information of its
+    times, how much longer its requests take for it, and whether so much is more than chance among
+    so many kinds of work, multiply.
+    """
+    nodes: dict[str, _Node] = defaultdict(_Node)
+    for row in items.to_dicts():
+        if row["callee"] is None:
+            nodes[row["service"]].inside.append(row)
+        else:
+            nodes[row["service"]].asks.append(row)
+            nodes[row["callee"]].asked.append(row)
+    lost = {name: _lost(node) for name, node in nodes.items()}
+    most = max(lost.values(), default=0.0)
+    if most <= 0:
+        return {}
+    tried = math.log2(max(2, items.height))
+    found = {}
+    for name, node in nodes.items():
+        rows = [row for row in node.all if row["loss_ms"] > 0]
+        loss = sum(row["loss_ms"] for row in rows)
+        if not loss:
+            continue
+        bits = sum(row["loss_ms"] * row["bits"] for row in rows) / loss
+        slower = sum(row["loss_ms"] * _slower(row, traces) for row in rows) / loss
+        evidence = sum(row["traces"] * _rarity(row["bits"]) for row in rows)
+        sure = max(0.0, 1 - tried / evidence) if evidence > 0 else 0.0
+        told = sorted(
+            (
+                {**row, "side": side}
+                for side in ("inside", "asked", "asks")
+                for row in getattr(node, side)
+                if row["loss_ms"] > 0 and row["bits"] > 0
+            ),
+            key=lambda row: -row["loss_ms"],
+        )
+        found[name] = Blame(lost[name] / most * bits * slower * sure, told)
+    return found
+
+
+def _lost(node: _Node) -> float:
+    lost = sum(max(0.0, row["loss_ms"]) for row in node.inside)
+    for calls in (node.asked, node.asks):
+        for row in calls:
+            delay = row["after_ms"] - row["healthy_ms"]
+            if row["loss_ms"] <= 0 or delay <= 0:
+                continue
+            others = [
+                min(1.0, max(0.0, (other["after_ms"] - other["healthy_ms"]) / delay))
+                for other in calls
+                if other is not row
+            ]
+            lost += row["loss_ms"] * (sum(others) + PRIOR) / (len(others) + 1)
+    return lost
+
+
+def _slower(row: Row, traces: int) -> float:
+    """By how much of their length this makes the requests longer that it is part of."""
+    own = row["loss_ms"] * traces / row["traces"]
+    return float(own / (own + row["lasted_ms"])) if own > 0 else 0.0
+
+
+def _rarity(bits: float) -> float:
+    """Bits of the chance that a healthy span is as far off (the tail of timing's Cauchy)."""
+    shift = 2 * math.sqrt(2**bits - 1)
+    return -math.log2(max(1e-12, 1 - 2 * math.atan(shift) / math.pi))
+
+
+def of_events(
+    events: pl.DataFrame, services: Sequence[str], calls: Mapping[int, str], failures: set[int]
+) -> dict[str, Blame]:
+    """Bits of changed behaviour, by service; rows are structure.events'.
+
+    `services`: of each op; `calls`: whom a client op asks; `failures`: templates that are logged as
+    errors. A service that fails less than before is not at fault: what else it does anew follows
+    from that. Where requests end after a call, and of several callers alike, it is the callee's.
+    """
+    found: dict[str, Blame] = defaultdict(Blame)
+    better: dict[str, float] = defaultdict(float)
+    ends: dict[str, dict[str, Row]] = defaultdict(dict)
+    rows = [row for row in events.to_dicts() if row["bits"] > 0]
+    for row in rows:
+        if is_failure(row, failures) and row["rate"] < row["healthy"]:
+            service = services[row["op"]]
+            better[service] = max(better[service], row["bits"])
+    for row in rows:
+        service = services[row["op"]]
+        if is_failure(row, failures):
+            if row["rate"] < row["healthy"]:
+                continue
+        else:
+            row["bits"] = max(0.0, row["bits"] - better[service])
+        if row["bits"] <= 0:
+            continue
+        found[service].rows.append(row)
+        found[service].bits = max(found[service].bits, row["bits"])
+        if row["kind"] == "next" and row["event"] == NOTHING and row["rate"] > row["healthy"]:
+            callee = calls.get(row["after"], services[row["after"]])
+            if callee != service:
+                least = ends[callee].get(service)
+                if least is None or row["bits"] > least["bits"]:
+                    ends[callee][service] = row
+    for callee, callers in ends.items():
+        several = len(callers)
+        if several < 2:
+            continue
+        bits = sum(row["bits"] for row in callers.values()) * (several - 1) / several
+        found[callee].rows += callers.values()
+        found[callee].bits = max(found[callee].bits, bits)
+        for caller, row in callers.items():
+            if found[caller].bits == row["bits"]:
+                found[caller].bits /= several
+    for each in found.values():
+        each.rows.sort(key=lambda row: -row["bits"])
+    return dict(found)
+
+
+def is_failure(row: Row, failures: set[int]) -> bool:
+    """Whether an event is one: a failed span, or a line logged as an error."""
+    return row["kind"] == "failure" or (row["kind"] == "log" and row["event"] in failures)
+
+
+def explained(bits: Mapping[str, float], callees: Mapping[str, set[str]]) -> dict[str, float]:
+    """What is left of each service's bits once those of whom it asks, at any depth, are taken off.
+
+    A caller's behaviour follows from its callees'.
+    """
+    callers = reversed_edges(callees)
+    left = dict(bits)
+    for service, own in bits.items():
+        for caller in reached(callers, service):
+            if caller in left:
+                left[caller] = min(left[caller], max(0.0, bits[caller] - own))
+    return left
+
+
+def of_metrics(
+    changes: pl.DataFrame, callees: Mapping[str, set[str]], symptom: str | None, metric: str
+) -> dict[str, Blame]:
+    """Bits of changed metrics, by service; rows are metrics.changes'.
+
+    Where an alert tells its `metric`, services are asked for the same one, changed in the same
+    direction. What a callee's change explains is taken off; what is left counts as much as all that
+    it explains in turn: the bits of the service and of those that ask it, at any depth.
+    """
+    rows = changes
+    same = changes.filter(pl.col("metric") == metric)
+    if metric and not same.is_empty():
+        rows = same
+        sign = same.filter((pl.col("service") == symptom) & (pl.col("sign") != 0))["sign"]
+        if len(sign):
+            rows = rows.filter(pl.col("sign") == sign[0])
+    found: dict[str, Blame] = defaultdict(Blame)
+    for row in rows.filter(pl.col("bits") > 0).sort("bits", descending=True).to_dicts():
+        found[row["service"]].rows.append(row)
+    bits = {service: each.rows[0]["bits"] for service, each in found.items()}
+    callers = reversed_edges(callees)
+    for service, blame in found.items():
+        below = max((bits.get(each, 0.0) for each in callees.get(service, ())), default=0.0)
+        alone = max(0.0, bits[service] - below)
+        felt = sum(bits.get(each, 0.0) for each in reached(callers, service) | {service})
+        blame.bits = math.sqrt(alone * felt)
+    return dict(found)
+
+
+def reached(edges: Mapping[str, set[str]], service: str) -> set[str]:
+    """All that is reached from a service along edges, without itself."""
+    seen: set[str] = set()
+    waiting = [service]
+    while waiting:
+        for each in edges.get(waiting.pop(), ()):
+            if each not in seen and each != service:
+                seen.add(each)
+                waiting.append(each)
+    return seen
+
+
+def reversed_edges(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """From callee to callers."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for source, targets in edges.items():
+        for target in targets:
+            found[target].add(source)
+    return found
