@@ -57,7 +57,7 @@ check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
 	@$(BIN)/ruff format --check $(PY_SOURCES)
 	@# one run a service: each has a tests/conftest.py
-	@for of in 'src libs tests' services/product-service services/payment-service; do $(BIN)/mypy $$of || exit 1; done
+	@for of in 'src libs tests conftest.py' services/product-service services/payment-service; do $(BIN)/mypy $$of || exit 1; done
 
 check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl slo build observability/slos/*.yaml -o observability/alerts --check

@@ -9,6 +9,7 @@ from prove.commands import demo
 from tests.support.december import december
 from tests.support.stack import Stack
 
+TIMEOUT_S = 1200
 SHORT = ("demo", "--rate", "5/s", "--duration", "3s")
 STEPS = (
     "up --drill --detach",
@@ -21,11 +22,12 @@ STEPS = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(TIMEOUT_S + 300)
 def test_the_story_is_told_to_its_end(tmp_path: Path) -> None:
     drill = Stack.at(tmp_path / "home")
     try:
-        answer = drill.run(*SHORT, env={"PROVE_SHARED": str(december().parents[1])})
+        shared = {"PROVE_SHARED": str(december().parents[1])}
+        answer = drill.run(*SHORT, env=shared, timeout_s=TIMEOUT_S)
     finally:
         drill.run("down")
     told = answer.stdout

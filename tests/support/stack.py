@@ -96,11 +96,14 @@ class Stack:
         )
 
     def run(
-        self, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = RUN_TIMEOUT_S,
     ) -> "subprocess.CompletedProcess[str]":
         """`provectl ARGUMENTS…`, to its end."""
         with self.start(*arguments, env=env) as process:
-            out, err = process.communicate(timeout=RUN_TIMEOUT_S)
+            out, err = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def buy(self, *arguments: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import psutil
 from prove.stack import state
 from tests.support.stack import PROVECTL, READY_TIMEOUT_S
 
-TIMEOUT_S = 900
+TIMEOUT_S = 1500
 
 
 @contextmanager
