@@ -4,10 +4,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from service_kit import postgres
 from service_kit.testing import wait_until
 
-from tests.support.verify import TIMEOUT_S, left, verdict, verify
+from tests.support.verify import TIMEOUT_S, enterable, left, needs_postgres, verdict, verify
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
@@ -24,15 +23,14 @@ def test_no_fault_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("verify/*"))
 
 
-def test_no_fault_of_the_database_stays(tmp_path: Path) -> None:
+def test_no_fault_of_the_database_stays() -> None:
     """The rest of it is as on SQLite."""
-    try:
-        postgres.programs_directory()
-    except postgres.MissingError as error:
-        pytest.skip(str(error))
-    document = verdict(
-        tmp_path, "faults", "--kills", "3", "--database", "postgres", "--only", "database"
-    )
+    needs_postgres()
+    with enterable() as home:
+        document = verdict(
+            home, "faults", "--kills", "3", "--database", "postgres", "--only", "database"
+        )
+        assert not left(home)
 
     assert document["violations"] == []
     figures = document["figures"]
@@ -40,7 +38,6 @@ def test_no_fault_of_the_database_stays(tmp_path: Path) -> None:
     told = {case["fault"]: case["seen"] for case in figures["cases"]}
     assert {"injector database-stop", "injector link order-database half-open"} <= told.keys()
     assert all(told.values())
-    assert not left(tmp_path)
 
 
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -4,13 +4,11 @@
 """
 
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from service_kit import postgres
 from service_kit.testing import wait_until
 
 from prove.errors import UserError
@@ -18,18 +16,15 @@ from prove.verify import plan
 from prove.verify.experiment import Experiment, Silent
 from prove.verify.mutants import MUTANTS
 from prove.verify.shop import Setup
-from tests.support.verify import TIMEOUT_S, left, verdict, verify
+from tests.support.verify import TIMEOUT_S, enterable, left, needs_postgres, verdict, verify
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    # Not pytest's own directory: PostgreSQL runs as another user where the tests run as root, and
-    # each run of pytest shuts the directory of all of them to other users.
-    with tempfile.TemporaryDirectory(prefix="prove-verify-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
+    with enterable() as directory:
+        yield directory
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -151,7 +146,4 @@ def test_a_directory_with_something_else_is_left_alone(home: Path) -> None:
 
 def _needs(database: str) -> None:
     if database == "postgres":
-        try:
-            postgres.programs_directory()
-        except postgres.MissingError as missing:
-            pytest.skip(str(missing))
+        needs_postgres()

@@ -3,17 +3,39 @@
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+from service_kit import postgres
 
 from prove.stack import state
 from tests.support.stack import PROVECTL, READY_TIMEOUT_S
 
 TIMEOUT_S = 1500
+
+
+@contextmanager
+def enterable() -> Iterator[Path]:
+    """A directory that PostgreSQL's account may enter, where the tests run as root.
+
+    Not pytest's own: each run of pytest shuts the directory of all of them to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="prove-verify-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def needs_postgres() -> None:
+    """Skips the test where there is none."""
+    try:
+        postgres.programs_directory()
+    except postgres.MissingError as error:
+        pytest.skip(str(error))
 
 
 @contextmanager

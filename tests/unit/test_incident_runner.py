@@ -2,14 +2,20 @@
 
 import asyncio
 import gc
+import json
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from service_kit.testing import wait_until
+from typer.testing import CliRunner
 
-from prove.incident import catalogue, record, runner
+from prove.cli import app
+from prove.incident import catalogue, evidence, record, runner
 from prove.incident.catalogue import Entry
 from prove.incident.record import Incident
 from prove.incident.runner import Session
@@ -231,6 +237,52 @@ def test_two_at_once_are_one_run(shop: Installation, tmp_path: Path) -> None:
     assert shop.deleted == ["orders-refused", NAME]
     truth = record.read_document(tmp_path / incident.id / record.TRUTH, record.Truths)
     assert [each.scenario for each in truth.scenarios] == [NAME, "orders-refused"]
+
+
+def test_by_url_from_a_home_without_a_stack(
+    shop: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command as it is called: a file with URLs, a token in the environment, and no more."""
+    monkeypatch.setattr(evidence, "ARRIVAL_S", 0.0)
+    home = tmp_path / "elsewhere"
+    monkeypatch.setenv("PROVE_HOME", str(home))
+    monkeypatch.setenv("PROVE_ADMIN_TOKEN", "secret")
+    with _in_a_thread(shop) as target:
+        file = tmp_path / "shop.yaml"
+        file.write_text(json.dumps({"profile": "drill", "urls": dict(target.urls)}))
+        arguments = ["incident", "run", NAME, "--on", str(file), "--json"]
+        done = CliRunner().invoke(app, arguments)
+
+    assert done.exit_code in (0, 1), done.output
+    (told,) = json.loads(done.stdout)["incidents"]
+    # Of this installation all is as told but how many customers meet the fault, and when it pages.
+    assert told["verdict"] in ("holds", "does not hold"), told
+    assert told["detections"][0]["paged_s"] is not None
+    directory = Path(told["record"])
+    assert directory.parent == home / record.DIRECTORY
+    assert sorted(each.name for each in home.iterdir()) == [record.DIRECTORY]
+    assert record.read(directory).urls == target.urls
+    assert not shop.leases
+
+
+@contextmanager
+def _in_a_thread(shop: Installation) -> Iterator[Target]:
+    """It is served while somebody else has an event loop of their own."""
+    begun: Queue[Target] = Queue()
+    over = threading.Event()
+
+    async def serve() -> None:
+        async with serving(shop) as target:
+            begun.put(target)
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield begun.get(timeout=60)
+    finally:
+        over.set()
+        thread.join()
 
 
 async def _until(condition: Callable[[], bool]) -> None:

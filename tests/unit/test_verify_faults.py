@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
-from service_kit import faultmodel
+from service_kit import faultmodel, postgres
 
 from prove.bench.measure import this_run
 from prove.clients.faults import PLACES
@@ -22,6 +23,7 @@ from prove.stack.settings import StackSettings
 from prove.verify import faultcases, faults_report
 from prove.verify.faultcases import Case, World
 from prove.verify.faults import Order, Result, Tally
+from tests.support.verify import enterable, needs_postgres
 
 OF_SERVICES: dict[str, TypeAdapter[Any]] = {
     "product": faultmodel.product_fault,
@@ -123,6 +125,21 @@ def test_a_locked_database_is_seen_and_an_open_one_too(settings: StackSettings) 
         assert all(looked_at(settings, case))
         connection.rollback()
     assert not any(looked_at(settings, case))
+
+
+def test_a_locked_table_is_seen_and_an_open_one_too(on_postgres: StackSettings) -> None:
+    needs_postgres()
+    case = a_case(on_postgres, "order lock")
+    with enterable() as directory, postgres.server(directory / "postgres") as url:
+        own = on_postgres.model_copy(update={"order_database_url": url})
+        with psycopg.connect(own.order_database_url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE orders ()")
+            assert not any(looked_at(own, case))
+            with connection.transaction():
+                connection.execute("LOCK TABLE orders IN EXCLUSIVE MODE")
+                assert all(looked_at(own, case))
+            assert not any(looked_at(own, case))
+    assert all(looked_at(own, case))  # nobody can write where there is no server
 
 
 def test_who_breaks_what_all_need_is_alone() -> None:
