@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 GO     ?= go
 # The shop's own Go programs; tools/ only pins other people's.
 GO_MODULES  := services/order-service simulators/acquirer
-# Toys for the cluster of the tests: no cmd/, never shipped.
+# What runs in the cluster of the tests: never shipped.
 GO_TOYS     := tests/cluster/programs
 PY_PACKAGES := libs/service-kit services/product-service services/payment-service .
 PY_SOURCES  := src libs services tests
@@ -49,6 +49,10 @@ check-go: $(VENV)/.dev
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
+
+	@echo "== $(GO_TOYS): gofmt, vet, staticcheck"
+	@staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) && cd $(GO_TOYS) && test -z "$$(gofmt -l .)" \
+	  && $(GO) vet ./... && "$$staticcheck" ./...
 
 check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
