@@ -49,7 +49,6 @@ check-go: $(VENV)/.dev
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
-
 	@echo "== $(GO_TOYS): gofmt, vet, staticcheck"
 	@staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) && cd $(GO_TOYS) && test -z "$$(gofmt -l .)" \
 	  && $(GO) vet ./... && "$$staticcheck" ./...
