@@ -267,7 +267,7 @@ async def once(arguments: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    """Run until SIGTERM or Ctrl-C; with --once, until an order is placed: exit code 1 if it isn't."""
+    """Run until SIGTERM or Ctrl-C; with --once, until an order is placed, exit code 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m prove.canary", description=__doc__)
     parser.add_argument("--once", action="store_true", help="one order, then end")
     parser.add_argument("--host", default="127.0.0.1", help="where to be scraped")

@@ -1,9 +1,9 @@
-"""Container images without Docker, a registry or a base image's Dockerfile: facts, files, archives.
+"""Container images without Docker or a registry: facts, files, archives.
 
-`IMAGES` says what each image is; the Dockerfiles say the same, and a test compares. `contents` makes
-what lies on top of the base, `archive` the tarball that `docker load` and `ctr images import` read.
-The bases are `scratch` and two file systems with Python 3.11 or PostgreSQL's programs, given as
-directories (debootstrap makes them).
+`IMAGES` says what each image is; the Dockerfiles say the same, and a test compares. `contents`
+makes what lies on top of the base, `archive` the tarball that `docker load` and `ctr images import`
+read. The bases are `scratch` and two file systems with Python 3.11 or PostgreSQL's programs, given
+as directories (debootstrap makes them).
 """
 
 import hashlib
@@ -234,7 +234,7 @@ def _pip(*arguments: str) -> None:
 
 
 def archive(image: Image, reference: str, layers: list[Path], out: Path) -> str:
-    """Write a docker-archive of `layers`, directories from the base upwards; answers the image's id.
+    """Write a docker-archive of `layers`, directories from the base upwards; answers its id.
 
     The same files give the same bytes: owner root, times zero, sorted. Raises OSError.
     """

@@ -14,6 +14,11 @@ app.kubernetes.io/name: {{ index . 1 }}
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 {{- end }}
 
+{{/* A pod by its name alone, whichever release it is of: names are unique in a namespace. */}}
+{{- define "prove.podOf" -}}
+app.kubernetes.io/name: {{ . }}
+{{- end }}
+
 {{/* Names of cluster-wide objects carry the namespace, so that two releases don't meet. */}}
 {{- define "prove.clusterName" -}}
 prove-{{ (index . 0).Release.Namespace }}-{{ index . 1 }}
@@ -120,10 +125,14 @@ volumeClaimTemplates:
 {{- end }}
 {{- end }}
 
-{{/* Four fifths of a memory limit given in Mi, for the Go runtime; the rest is what it doesn't see. */}}
+{{/* Four fifths of a memory limit in Mi or Gi, for the Go runtime; the rest is what it doesn't see. */}}
 {{- define "prove.gomemlimit" -}}
-{{- if hasSuffix "Mi" .limits.memory }}
-- { name: GOMEMLIMIT, value: "{{ div (mul (trimSuffix "Mi" .limits.memory | int) 4) 5 }}MiB" }
+{{- $limit := .limits.memory }}
+{{- $mebibytes := 0 }}
+{{- if hasSuffix "Mi" $limit }}{{ $mebibytes = trimSuffix "Mi" $limit | int }}{{ end }}
+{{- if hasSuffix "Gi" $limit }}{{ $mebibytes = trimSuffix "Gi" $limit | float64 | mulf 1024 | int }}{{ end }}
+{{- with $mebibytes }}
+- { name: GOMEMLIMIT, value: "{{ div (mul . 4) 5 }}MiB" }
 {{- end }}
 {{- end }}
 

@@ -1,4 +1,4 @@
-"""Everything that is generated for Kubernetes: the chart's files, `k8s/` and the table of values."""
+"""All that is generated for Kubernetes: the chart's files, `k8s/` and the table of values."""
 
 import subprocess
 from pathlib import Path
@@ -12,8 +12,8 @@ K8S = Path("k8s")
 REFERENCE = Path("docs") / "reference" / "chart-values.md"
 PLACES = (FILES, K8S, REFERENCE)
 """What is generated: two directories and a page."""
-BY_HAND = frozenset({"edges.yaml"})
-"""In `FILES`, not generated."""
+BY_HAND = frozenset({"edges.yaml", "kind.yaml"})
+"""In `FILES` and `K8S`, not generated."""
 
 
 def helm(binary: Path, *arguments: str) -> str:

@@ -192,8 +192,17 @@ def _host() -> Row:
 
 
 def _containers() -> Row:
-    pod = "k8s_pod_name, k8s_container_name"
-    named = "{{k8s_pod_name}} {{k8s_container_name}}"
+    """By the kubelet's cAdvisor, whose lines without a container's name are of whole pods."""
+    named = "{{pod}} {{container}}"
+    each = '{container!=""}'
+    memory = f"max by (pod, container) (container_memory_working_set_bytes{each})"
+    cpu = (
+        f"sum by (pod, container) (rate(container_cpu_usage_seconds_total{each}[$__rate_interval]))"
+    )
+    cores = (
+        f"max by (pod, container) (container_spec_cpu_quota{each}) "
+        f"/ max by (pod, container) (container_spec_cpu_period{each})"
+    )
     return Row(
         "Containers (Kubernetes)",
         (
@@ -201,26 +210,30 @@ def _containers() -> Row:
                 "CPU of containers",
                 "Cores in use, as the kubelet measures them.",
                 "short",
-                Query(f"max by ({pod}) (container_cpu_usage)", named),
+                Query(cpu, named),
             ),
             graph(
                 "Memory of containers",
                 "The working set: what counts against the limit.",
                 "bytes",
-                Query(f"max by ({pod}) (container_memory_working_set_bytes)", named),
+                Query(memory, named),
             ),
             graph(
                 "CPU by limit",
                 "At 100% the kernel throttles the container.",
                 "percentunit",
-                Query(f"max by ({pod}) (k8s_container_cpu_limit_utilization_ratio)", named),
+                Query(f"{cpu} / ({cores})", named),
                 limit=1,
             ),
             graph(
                 "Memory by limit",
                 "At 100% the kernel kills the container.",
                 "percentunit",
-                Query(f"max by ({pod}) (k8s_container_memory_limit_utilization_ratio)", named),
+                Query(
+                    f"{memory} / max by (pod, container) "
+                    f"(container_spec_memory_limit_bytes{each} > 0)",
+                    named,
+                ),
                 limit=0.9,
             ),
         ),

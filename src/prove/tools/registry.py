@@ -24,8 +24,8 @@ class Program:
     `version` is the pinned upstream version without its `v`; None for our own programs, which are
     never taken from PATH. `stamp` is the Go variable that gets the version at link time, for
     programs that don't know it by themselves; `stamps` are further ones with their values.
-    `components` are the names a Collector found on PATH
-    must list to be fitting. `on_demand`: no part of the stack, so built only by what needs it.
+    `components` are the names a Collector found on PATH must list to be fitting. `on_demand`: no
+    part of the stack, so built only by what needs it.
     """
 
     name: str
@@ -145,6 +145,14 @@ TOOLS: dict[str, Program] = {
             ),
         ),
         Program(
+            name="manifests",  # our own, on Kubernetes' API and Pod Security
+            directory="tools/manifests",
+            version="1.31.14",
+            stamp="main.version",
+            binaries=(Binary("manifests", "."),),
+            on_demand=True,
+        ),
+        Program(
             name="helm",
             directory="tools/helm",
             version="4.3.2",
@@ -224,6 +232,35 @@ TOOLS: dict[str, Program] = {
                 Binary("cilium-agent", "github.com/cilium/cilium/daemon"),
                 Binary("cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni", ("VERSION",)),
             ),
+            on_demand=True,
+        ),
+        Program(
+            name="kind",
+            directory="tools/kind",
+            version="0.33.0",
+            binaries=(Binary("kind", "sigs.k8s.io/kind"),),
+            on_demand=True,
+        ),
+        Program(
+            name="terraform",
+            directory="tools/terraform",
+            version="1.11.4",
+            stamps=("github.com/hashicorp/terraform/version.dev=no",),
+            binaries=(Binary("terraform", "github.com/hashicorp/terraform"),),
+            on_demand=True,
+        ),
+        Program(
+            name="tflint",
+            directory="tools/tflint",
+            version="0.64.0",
+            binaries=(Binary("tflint", "github.com/terraform-linters/tflint"),),
+            on_demand=True,
+        ),
+        Program(
+            name="terraform-docs",
+            directory="tools/terraform-docs",
+            version="0.22.0",
+            binaries=(Binary("terraform-docs", "github.com/terraform-docs/terraform-docs"),),
             on_demand=True,
         ),
     )
