@@ -71,6 +71,9 @@ def up(
     images: Annotated[
         bool, typer.Option(help="With --on: build our images and bring them there.")
     ] = True,
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="With --on: bring our images there and stop.")
+    ] = False,
     values: Annotated[
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="With --on: more values for the chart."),
@@ -104,6 +107,9 @@ def up(
     if on:
         place = "kind" if on == "kind" else f"context {name}"
         context = context_of(on, name, namespace)
+        if images_only:
+            _publish(context, registry)
+            return
         context = _install(context, registry, images, values or [], wait)
         forwarding = _forward(settings, context)
         _print_addresses(settings, down=f"down --on {place}")
@@ -127,6 +133,12 @@ def up(
             raise
         _stop(supervisor)
     _tell_end(supervisor)
+
+
+def _publish(context: "Context", registry: str) -> None:
+    from prove.kubernetes import release
+
+    release.publish(context, registry, lambda text: typer.echo(text, err=True))
 
 
 def _install(
