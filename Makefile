@@ -5,8 +5,11 @@ BIN    := $(VENV)/bin
 GO     ?= go
 # The shop's own Go programs; tools/ only pins other people's.
 GO_MODULES  := services/order-service simulators/acquirer
-# Toys for the cluster of the tests: no cmd/, never shipped.
+# What runs in the cluster of the tests: never shipped.
 GO_TOYS     := tests/cluster/programs
+# What a cluster and the shop on it are made of, besides what a laptop's stack runs.
+CLUSTER_TOOLS := kubernetes kubectl metrics_server coredns cilium helm kube_state_metrics prometheus_kubernetes \
+  otelcol alertmanager blackbox_exporter jaeger victorialogs
 PY_PACKAGES := libs/service-kit services/product-service services/payment-service .
 PY_SOURCES  := src libs services tests
 WORKERS ?= 4
@@ -34,7 +37,7 @@ test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-e
 
 test-cluster: $(VENV)/.dev ## The shop on a real Kubernetes of its own on this machine, as root: half an hour of builds once
 	@tests/cluster/packages
-	@$(BIN)/provectl tools build --all
+	@$(BIN)/provectl tools build $(CLUSTER_TOOLS)
 	@PROVE_CLUSTER_FIGURES=$${PROVE_CLUSTER_FIGURES-.prove/cluster.json} $(BIN)/pytest tests/cluster
 
 check: check-go check-python check-generated ## Formatting, types, static analysis, cross-compilation, generated files
@@ -49,6 +52,12 @@ check-go: $(VENV)/.dev
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
+	@echo "== $(GO_TOYS): gofmt, vet, staticcheck"
+	@staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) && cd $(GO_TOYS) && test -z "$$(gofmt -l .)" \
+	  && $(GO) vet ./... && "$$staticcheck" ./...
+	@echo "== tools/manifests: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l tools/manifests)" ] \
+	  && staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) \
+	  && cd tools/manifests && $(GO) vet ./... && "$$staticcheck" ./...
 
 check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
@@ -61,6 +70,7 @@ check-generated: $(VENV)/.runtime
 	@$(BIN)/provectl dashboards build --check
 	@$(BIN)/provectl incident schema | cmp - incidents/scenario.schema.json
 	@$(BIN)/provectl incident lint
+	@$(BIN)/provectl chart build --check
 
 test-go:
 	@for m in $(GO_MODULES); do echo "== $$m: go test -race"; (cd $$m && $(GO) test -race -timeout 20m ./...) || exit 1; done
@@ -69,6 +79,7 @@ test-go:
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
+	@$(BIN)/provectl tools build helm manifests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)

@@ -145,18 +145,15 @@ class Shop:
         self.customers("forget")
         yield
         # Those that are under way belong to it.
-        eventually("all are answered", lambda: self.rested(), seconds=60)
+        asked = self.bought()
+        asked_for = asked["requests"] + asked["waiting"]
+        eventually("all are answered", lambda: self.bought()["requests"] >= asked_for, seconds=60)
         after = self.bought()
         figures["requests"] = after["requests"] - before["requests"]
         figures["failed"] = after["failed"] - before["failed"]
         figures["p95_ms"] = round(after["p95_ms"])
         assert figures["requests"] > 0
         assert figures["failed"] == 0, after["failures"]
-
-    def rested(self) -> bool:
-        """Whether what was asked for at this moment has been answered."""
-        start = self.bought()
-        return bool(self.bought()["requests"] >= start["requests"] + start["waiting"])
 
     @contextmanager
     def forward(self, target: str, port: int) -> Iterator[int]:

@@ -15,7 +15,6 @@ from tests.cluster.lab.cluster import sweep
 from tests.cluster.lab.kubectl import RefusedError, eventually, is_ready
 
 SPACE = "lab-toys"
-NAP = 8
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def test_the_autoscaler_reacts_to_load(kubectl: Kubectl, space: str) -> None:
         namespace=space,
     )
     kubectl.rolled_out(space, "deployment/busy")
-    burn = f"http://busy/burn?ms={NAP * 100}"
+    burn = "http://busy/burn?ms=800"
 
     def two() -> bool:
         ask(kubectl, "get", burn, burn)

@@ -10,12 +10,9 @@ from typing import Any
 
 import pytest
 
-from prove.tools import repository_root
 from tests.cluster.conftest import Figures
 from tests.cluster.lab.kubectl import RefusedError, eventually, is_ready
 from tests.cluster.shop import CLIENTS, NAMESPACE, PORTS, RELEASE, SERVICES, HelmError, Shop
-
-K8S = repository_root() / "k8s"
 
 
 @pytest.fixture
@@ -39,22 +36,6 @@ def all_ready(shop: Shop) -> bool:
 
 def test_helm_test_places_an_order(shop: Shop, measured: dict[str, Any]) -> None:
     shop.helm("test", RELEASE, "--timeout=180s")
-
-
-def test_every_rendered_object_passes_a_dry_run_on_the_server(
-    shop: Shop, measured: dict[str, Any]
-) -> None:
-    parts = ["base", "policies", "monitoring", "autoscaling"]
-    shop.kubectl("create", "namespace", "prove")
-    try:
-        for part in parts:
-            shop.kubectl(
-                *("apply", "--server-side", "--dry-run=server", "--force-conflicts"),
-                *("-k", str(K8S / part)),
-            )
-    finally:
-        shop.kubectl("delete", "namespace", "prove", "--wait=false")
-    measured["parts"] = parts
 
 
 def test_a_rolling_update_of_every_service_fails_no_request(

@@ -35,6 +35,8 @@ def pins(program: Program) -> dict[str, str]:
         ("metrics_server", "sigs.k8s.io/metrics-server"),
         ("coredns", "github.com/coredns/coredns"),
         ("cilium", "github.com/cilium/cilium"),
+        ("helm", "helm.sh/helm/v4"),
+        ("kube_state_metrics", "k8s.io/kube-state-metrics/v2"),
     ],
 )
 def test_a_tool_has_the_version_its_go_mod_pins(name: str, module: str) -> None:
@@ -53,6 +55,13 @@ def test_kubernetes_is_told_the_version_it_was_built_from() -> None:
             assert f"{package}.gitVersion=v{version}" in stamps
             assert f"{package}.gitMajor={major}" in stamps
             assert f"{package}.gitMinor={minor}" in stamps
+
+
+def test_manifests_are_checked_by_the_kubernetes_its_go_mod_pins() -> None:
+    # Of Kubernetes 1.31.14 the module k8s.io/api is v0.31.14.
+    assert TOOLS["manifests"].version == "1" + pins(TOOLS["manifests"])["k8s.io/api"].removeprefix(
+        "0"
+    )
 
 
 def test_prometheus_has_the_version_its_go_mod_pins() -> None:

@@ -22,7 +22,14 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
+// version is of Kubernetes, whose API is checked against; set by the build.
+var version = "1.31"
+
 func main() {
+	if len(os.Args) > 1 {
+		fmt.Println("manifests for Kubernetes", version)
+		return
+	}
 	count, problems, err := check(os.Stdin)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "manifests:", err)

@@ -125,10 +125,14 @@ volumeClaimTemplates:
 {{- end }}
 {{- end }}
 
-{{/* Four fifths of a memory limit given in Mi, for the Go runtime; the rest is what it doesn't see. */}}
+{{/* Four fifths of a memory limit in Mi or Gi, for the Go runtime; the rest is what it doesn't see. */}}
 {{- define "prove.gomemlimit" -}}
-{{- if hasSuffix "Mi" .limits.memory }}
-- { name: GOMEMLIMIT, value: "{{ div (mul (trimSuffix "Mi" .limits.memory | int) 4) 5 }}MiB" }
+{{- $limit := .limits.memory }}
+{{- $mebibytes := 0 }}
+{{- if hasSuffix "Mi" $limit }}{{ $mebibytes = trimSuffix "Mi" $limit | int }}{{ end }}
+{{- if hasSuffix "Gi" $limit }}{{ $mebibytes = trimSuffix "Gi" $limit | float64 | mulf 1024 | int }}{{ end }}
+{{- with $mebibytes }}
+- { name: GOMEMLIMIT, value: "{{ div (mul . 4) 5 }}MiB" }
 {{- end }}
 {{- end }}
 

@@ -1,4 +1,5 @@
-{{/* The three services of the shop: (dict "root" $ "name" "product" "port" 8001 "env" (list …)). */}}
+{{/* The three services of the shop: (dict "root" $ "name" "product" "port" 8001 "env" (list …)); `go` is
+     true for one in Go. */}}
 
 {{- define "prove.shop.env" -}}
 {{- $root := .root -}}
@@ -26,6 +27,7 @@
 {{- else }}
 - { name: OTEL_SDK_DISABLED, value: "true" }
 {{- end }}
+{{- if .go }}{{ include "prove.gomemlimit" .values.resources }}{{ end }}
 {{- range .env }}
 - { name: {{ .name }}, value: {{ .value | quote }} }
 {{- end }}

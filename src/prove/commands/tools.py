@@ -44,7 +44,7 @@ def list_tools(json_output: Json = False) -> None:
         size = row["size_bytes"]
         table.add_row(
             str(row["name"]),
-            str(row["version"] or "ours"),
+            str(row["version"]),
             str(row["source"] or "not built"),
             f"{size / 1e6:.0f}" if isinstance(size, int) and size else "",
             ", ".join(binary.name for binary in TOOLS[str(row["name"])].binaries),
@@ -59,9 +59,6 @@ def build(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: what the stack runs.")
     ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Those for Kubernetes too: half an hour more.")
-    ] = False,
 ) -> None:
     """Build what isn't there yet, from the source go.sum pins.
 
@@ -74,12 +71,9 @@ def build(
         provectl tools build
 
         provectl tools build prometheus jaeger
-
-        provectl tools build --all
     """
-    wanted = names or (list(TOOLS) if every else _of_the_stack())
     with ConsoleProgress() as progress:
-        ensure(*wanted, progress=progress)
+        ensure(*(names or _of_the_stack()), progress=progress)
 
 
 @app.command("verify")

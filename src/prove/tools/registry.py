@@ -145,6 +145,14 @@ TOOLS: dict[str, Program] = {
             ),
         ),
         Program(
+            name="manifests",  # our own, on Kubernetes' API and Pod Security
+            directory="tools/manifests",
+            version="1.31.14",
+            stamp="main.version",
+            binaries=(Binary("manifests", "."),),
+            on_demand=True,
+        ),
+        Program(
             name="helm",
             directory="tools/helm",
             version="4.3.2",

@@ -75,7 +75,6 @@ class ControlPlane:
             *("--listen-peer-urls=http://127.0.0.1:2380",),
             *("--initial-advertise-peer-urls=http://127.0.0.1:2380",),
             "--initial-cluster=prove=http://127.0.0.1:2380",
-            env={"ETCD_UNSUPPORTED_ARCH": "arm64"},
         )
         node.spawn(
             "kube-apiserver",
