@@ -44,7 +44,7 @@ def check_place(on: str | None, name: str | None) -> None:
     if on is None and name is not None:
         raise UserError(f"{name!r} is the name of a context only with --on context")
     if on not in (None, "kind", "context"):
-        raise UserError(f"--on {on}: write `--on kind` or `--on context NAME`")
+        raise UserError(f"--on {on}: write `--on context NAME` or `--on kind`")
     if on == "context" and name is None:
         raise UserError("--on context needs a NAME, as `kubectl config get-contexts` shows them")
     if on == "kind" and name is not None:
