@@ -97,7 +97,7 @@ def test_without_docker_one_sentence_says_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--on", "moon"), "write `--on kind` or `--on context NAME`"),
+        (("--on", "moon"), "write `--on context NAME` or `--on kind`"),
         (("--on", "context"), "needs a NAME"),
         (("--on", "kind", "mine"), "takes no name"),
         (("mine",), "only with --on context"),

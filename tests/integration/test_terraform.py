@@ -8,51 +8,23 @@ needs a cluster too: the one of KUBE_CONFIG_PATH.
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from prove.tools import ensure, repository_root
+from prove.tools import ensure
+from tests.support.terraform import ROOT, TERRAFORM, copied, initialised, run, said
 
-ROOT = repository_root()
-TERRAFORM = ROOT / "terraform"
 MODULES = sorted(path.parent for path in TERRAFORM.glob("modules/**/variables.tf"))
 COMMON = TERRAFORM / "environments" / "common"
 ROOTS = sorted(path.parent for path in TERRAFORM.glob("environments/*/*/main.tf"))
 EXAMPLES = sorted(path.parent for path in TERRAFORM.glob("modules/*/examples/*/main.tf"))
 FILES = ["main.tf", "outputs.tf", "variables.tf", "versions.tf"]
 VARIABLE = re.compile(r'^variable "(\w+)" \{\n(.*?)^\}$', re.MULTILINE | re.DOTALL)
-CONFIGURATION = os.environ.get("TF_CLI_CONFIG_FILE", "")
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(TERRAFORM))
-
-
-def environment(data: Path) -> dict[str, str]:
-    """That of Terraform: nothing asked, nothing told home, nothing of a file that isn't there."""
-    found = CONFIGURATION if Path(CONFIGURATION).is_file() else os.devnull
-    own = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
-    return {**os.environ, **own, "TF_CLI_CONFIG_FILE": found, "TF_DATA_DIR": str(data / ".data")}
-
-
-def run(*command: str | Path, cwd: Path, data: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment(data),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
-def said(done: "subprocess.CompletedProcess[str]") -> str:
-    return f"{done.args}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.fixture(scope="session")
@@ -130,25 +102,9 @@ def test_the_cost_is_the_one_that_is_told(terraform: Path, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A checkout's parts that Terraform reads: `init` leaves files beside what it initialises."""
-    if not Path(CONFIGURATION).is_file():
-        pytest.skip(
-            "no providers: TF_CLI_CONFIG_FILE names no file that says where they are "
-            "(docs/how-to/run-on-kind.md)"
-        )
-    whole = tmp_path_factory.mktemp("terraform")
-    for part in ("terraform", "k8s", "charts"):
-        shutil.copytree(ROOT / part, whole / part, ignore=shutil.ignore_patterns(".terraform*"))
-    yield whole / "terraform"
-    shutil.rmtree(whole)
-
-
-def initialised(terraform: Path, directory: Path) -> None:
-    done = run(terraform, "init", "-backend=false", "-no-color", cwd=directory, data=directory)
-    if lacking := re.findall(r"provider\s+(\S+/\S+/[\w-]+):?", done.stderr):
-        pytest.skip(f"this provider is not to be had: {lacking[0]}")
-    assert done.returncode == 0, said(done)
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: `init` leaves files beside what it initialises."""
+    return copied(tmp_path_factory.mktemp("terraform"))
 
 
 @pytest.mark.parametrize("directory", [*MODULES, COMMON, *ROOTS, *EXAMPLES], ids=name)

@@ -44,7 +44,7 @@ def check_place(on: str | None, name: str | None) -> None:
     if on is None and name is not None:
         raise UserError(f"{name!r} is the name of a context only with --on context")
     if on not in (None, "kind", "context"):
-        raise UserError(f"--on {on}: write `--on kind` or `--on context NAME`")
+        raise UserError(f"--on {on}: write `--on context NAME` or `--on kind`")
     if on == "context" and name is None:
         raise UserError("--on context needs a NAME, as `kubectl config get-contexts` shows them")
     if on == "kind" and name is not None:
@@ -77,6 +77,9 @@ def up(
     images: Annotated[
         bool, typer.Option(help="With --on: build our images and bring them there.")
     ] = True,
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="With --on: bring our images there and stop.")
+    ] = False,
     values: Annotated[
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="With --on: more values for the chart."),
@@ -112,6 +115,9 @@ def up(
     if on:
         place = "kind" if on == "kind" else f"context {name}"
         context = context_of(on, name, namespace)
+        if images_only:
+            _publish(context, registry)
+            return
         context = _install(context, registry, images, values or [], wait)
         forwarding = _forward(settings, context)
         _print_addresses(settings, down=f"down --on {place}")
@@ -135,6 +141,12 @@ def up(
             raise
         _stop(supervisor)
     _tell_end(supervisor)
+
+
+def _publish(context: "Context", registry: str) -> None:
+    from prove.kubernetes import release
+
+    release.publish(context, registry, lambda text: typer.echo(text, err=True))
 
 
 def _install(

@@ -30,6 +30,7 @@ module "platform" {
   source = "../../common"
 
   environment = "dev"
+  namespace   = var.namespace
   chart       = local.chart
   profile     = file("${local.chart}/values-kind.yaml")
   images      = { tag = var.tag }

@@ -4,8 +4,14 @@ variable "kubeconfig" {
   default     = null
 }
 
+variable "namespace" {
+  description = "Namespace of the shop and its monitoring."
+  type        = string
+  default     = "prove"
+}
+
 variable "tag" {
-  description = "Tag of the images; empty: the chart's appVersion. `provectl images build` tags them so, `kind load` brings them in."
+  description = "Tag of the images; empty: the chart's appVersion. `provectl up --on kind --images-only` brings them in."
   type        = string
   default     = ""
 }
