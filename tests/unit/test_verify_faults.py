@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from prove.stack import disks, links
 from prove.stack.settings import StackSettings
 from prove.verify import faultcases, faults_report
 from prove.verify.faultcases import Case, World
-from prove.verify.faults import Order, Result, Tally
+from prove.verify.faults import NotRecoveredError, Order, Result, Siege, Tally
 from tests.support.verify import enterable, needs_postgres
 
 OF_SERVICES: dict[str, TypeAdapter[Any]] = {
@@ -169,6 +169,24 @@ def test_who_breaks_what_all_need_is_alone() -> None:
     asyncio.run(all_of_them())
     assert sorted(done) == ["a", "alone", "b", "c"]
     assert not at_work
+
+
+def test_what_does_not_recover_is_a_verdict(settings: StackSettings, tmp_path: Path) -> None:
+    class Stuck(Siege):
+        @contextmanager
+        def _stack(self) -> Iterator[StackSettings]:
+            yield settings
+
+        async def _besiege(self, _: StackSettings, result: Result) -> None:
+            result.kills = 7
+            raise NotRecoveredError("order hang")
+
+    result = Stuck(tmp_path, 200, 1, faults_report.Bar()).run()
+    assert result.kills == 7
+    assert [(each.kind, each.subject) for each in result.violations] == [
+        ("not-recovered", "order hang")
+    ]
+    assert faults_report.document(result, None)["verdict"] == "does not hold"
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ class Expect(_Form):
     seen: list[Seen] = []
     customers: list[Customers] = []
     recover_within_s: Annotated[float, Field(gt=0, le=300)] = Field(
-        default=90, description="In the drill, since the last rollback, until all is well."
+        default=60, description="In the drill, since the last rollback, until all is well."
     )
 
     @model_validator(mode="after")
