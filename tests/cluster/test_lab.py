@@ -22,7 +22,7 @@ def space(ground: Ground) -> Iterator[str]:
     """A restricted namespace with two toys behind a Service, and a client pod."""
     lab = ground.needs_lab("it is the lab that these test")
     kubectl = lab.kubectl
-    kubectl.apply(toys.namespace(SPACE))
+    kubectl.make_namespace(toys.namespace(SPACE))
     kubectl.apply(
         toys.deployment("web", 2), toys.service("web"), toys.pod("client", "wait"), namespace=SPACE
     )
@@ -177,8 +177,9 @@ import sys
 from tests.cluster import toys
 from tests.cluster.lab import Cluster
 with Cluster("bridge") as lab:
-    lab.kubectl.apply(toys.pod("web"), namespace="default")
-    lab.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=120s")
+    lab.kubectl.make_namespace(toys.namespace("own"))
+    lab.kubectl.apply(toys.pod("web"), namespace="own")
+    lab.kubectl("wait", "-n", "own", "--for=condition=Ready", "pod/web", "--timeout=120s")
     print("ready", flush=True)
     sys.stdin.read()
 """

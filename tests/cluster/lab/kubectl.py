@@ -58,6 +58,12 @@ class Kubectl:
             text = yaml.safe_dump_all(documents)
             self("apply", "--server-side", *where, "-f", "-", stdin=text)
 
+    def make_namespace(self, namespace: Object) -> None:
+        """Create a namespace and wait until pods can be put into it."""
+        self.apply(namespace)
+        name = namespace["metadata"]["name"]
+        eventually(f"{name} is usable", lambda: self.get("serviceaccount", "default", name))
+
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """One object."""
         where = ["-n", namespace] if namespace else []
