@@ -21,7 +21,8 @@ SPACE = "lab-toys"
 def space(ground: Ground) -> Iterator[str]:
     """A restricted namespace with two toys behind a Service, and a client pod."""
     lab = ground.needs_lab("it is the lab that these test")
-    kubectl = lab.kubectl
+    kubectl = ground.kubectl
+    assert lab
     kubectl.make_namespace(toys.namespace(SPACE))
     kubectl.apply(
         toys.deployment("web", 2), toys.service("web"), toys.pod("client", "wait"), namespace=SPACE
@@ -148,7 +149,7 @@ def test_policies_are_enforced_and_without_the_enforcer_they_are_not(
     lab = ground.needs_lab("another cluster's enforcer can't be switched off")
     if lab.cilium is None:
         pytest.skip(f"policies need Cilium: {host.why_not_cilium() or '--network=bridge'}")
-    kubectl = lab.kubectl
+    kubectl = ground.kubectl
     assert ask(kubectl, "connect", "web:80") == ["web:80 open"]
     kubectl.apply(
         {
