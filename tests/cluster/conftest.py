@@ -70,15 +70,20 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
             kubectl("version")
         except RefusedError as error:
             pytest.exit(f"--use-current: the cluster doesn't answer: {error}", returncode=2)
-        yield Ground(kubectl, None)
+        with kubectl.proxied() as proxied:
+            yield Ground(proxied, None)
         return
     if reason := why_not():
         pytest.skip(f"no cluster on this machine: {reason}")
     network = request.config.getoption("--network")
     if network is None:
         network = "bridge" if why_not_cilium() else "cilium"
-    with ConsoleProgress() as progress, Cluster(network, progress) as lab:
-        yield Ground(lab.kubectl, lab)
+    with (
+        ConsoleProgress() as progress,
+        Cluster(network, progress) as lab,
+        lab.kubectl.proxied() as kubectl,
+    ):
+        yield Ground(kubectl, lab)
 
 
 @pytest.fixture(scope="session")

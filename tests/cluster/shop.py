@@ -80,7 +80,8 @@ class Shop:
 
     def make_namespaces(self) -> None:
         """Both namespaces, as a careful operator makes them: restricted pods only."""
-        self.kubectl.apply(toys.namespace(NAMESPACE), toys.namespace(CLIENTS))
+        for name in (NAMESPACE, CLIENTS):
+            self.kubectl.make_namespace(toys.namespace(name))
 
     def secret(self, key: str) -> str:
         """A password or token of the release."""

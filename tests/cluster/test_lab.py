@@ -21,8 +21,9 @@ SPACE = "lab-toys"
 def space(ground: Ground) -> Iterator[str]:
     """A restricted namespace with two toys behind a Service, and a client pod."""
     lab = ground.needs_lab("it is the lab that these test")
-    kubectl = lab.kubectl
-    kubectl.apply(toys.namespace(SPACE))
+    kubectl = ground.kubectl
+    assert lab
+    kubectl.make_namespace(toys.namespace(SPACE))
     kubectl.apply(
         toys.deployment("web", 2), toys.service("web"), toys.pod("client", "wait"), namespace=SPACE
     )
@@ -148,7 +149,7 @@ def test_policies_are_enforced_and_without_the_enforcer_they_are_not(
     lab = ground.needs_lab("another cluster's enforcer can't be switched off")
     if lab.cilium is None:
         pytest.skip(f"policies need Cilium: {host.why_not_cilium() or '--network=bridge'}")
-    kubectl = lab.kubectl
+    kubectl = ground.kubectl
     assert ask(kubectl, "connect", "web:80") == ["web:80 open"]
     kubectl.apply(
         {
@@ -177,8 +178,9 @@ import sys
 from tests.cluster import toys
 from tests.cluster.lab import Cluster
 with Cluster("bridge") as lab:
-    lab.kubectl.apply(toys.pod("web"), namespace="default")
-    lab.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=120s")
+    lab.kubectl.make_namespace(toys.namespace("own"))
+    lab.kubectl.apply(toys.pod("web"), namespace="own")
+    lab.kubectl("wait", "-n", "own", "--for=condition=Ready", "pod/web", "--timeout=120s")
     print("ready", flush=True)
     sys.stdin.read()
 """

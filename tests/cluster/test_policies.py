@@ -67,7 +67,7 @@ def ready(shop: Shop) -> dict[str, list[Object]]:
 def sources(shop: Shop, ready: dict[str, list[Object]]) -> Iterator[list[Source]]:
     """A toy inside one pod of each part, in its network; and one in a pod that nobody knows."""
     kubectl = shop.kubectl
-    kubectl.apply(toys.namespace("prove-test-outside"))
+    kubectl.make_namespace(toys.namespace("prove-test-outside"))
     kubectl.apply(toys.pod(OUTSIDER, "wait"), namespace="prove-test-outside")
     found = [
         Source(OUTSIDER, "prove-test-outside", OUTSIDER, "toy"),

@@ -1,18 +1,29 @@
 """kubectl, called as a person would."""
 
 import json
+import re
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import yaml
 
+_PATHS = {
+    **{
+        kind: ("api/v1", f"{kind}s")
+        for kind in ("pod", "node", "secret", "service", "serviceaccount", "resourcequota")
+    },
+    "deployment": ("apis/apps/v1", "deployments"),
+    "hpa": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
+}
 T = TypeVar("T")
 Object = dict[str, Any]
-POLL_S = 0.25
+POLL_S = 0.5
 
 
 class RefusedError(Exception):
@@ -25,6 +36,7 @@ class Kubectl:
 
     binary: Path
     kubeconfig: Path | None = None
+    proxy: str | None = None
 
     @property
     def command(self) -> list[str]:
@@ -58,19 +70,63 @@ class Kubectl:
             text = yaml.safe_dump_all(documents)
             self("apply", "--server-side", *where, "-f", "-", stdin=text)
 
+    def make_namespace(self, namespace: Object) -> None:
+        """Create a namespace and wait until pods can be put into it."""
+        self.apply(namespace)
+        name = namespace["metadata"]["name"]
+        eventually(f"{name} is usable", lambda: self.get("serviceaccount", "default", name))
+
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """One object."""
-        where = ["-n", namespace] if namespace else []
-        found: Object = json.loads(self("get", kind, name, *where, "-o", "json"))
-        return found
+        return self._ask(kind, name, namespace)
 
     def all(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
         """All objects of a kind in one namespace, or in all."""
-        where = ["-n", namespace] if namespace else ["--all-namespaces"]
-        chosen = ["-l", selector] if selector else []
-        answer = json.loads(self("get", kind, *where, *chosen, "-o", "json"))
-        found: list[Object] = answer["items"]
+        found: list[Object] = self._ask(kind, "", namespace, selector)["items"]
         return found
+
+    def _ask(self, kind: str, name: str, namespace: str | None, selector: str = "") -> Object:
+        """By the proxy where there is one: kubectl itself takes a tenth of a second of a core."""
+        found: Object
+        if self.proxy is None:
+            where = ["-n", namespace] if namespace else [] if name else ["--all-namespaces"]
+            which = [name] if name else ["-l", selector] if selector else []
+            found = json.loads(self("get", kind, *which, *where, "-o", "json"))
+            return found
+        group, plural = _PATHS[kind.removesuffix("s")]
+        within = f"/namespaces/{namespace}" if namespace else ""
+        try:
+            answer = httpx.get(
+                f"{self.proxy}/{group}{within}/{plural}/{name}".rstrip("/"),
+                params={"labelSelector": selector} if selector else None,
+                timeout=60,
+            )
+        except httpx.HTTPError as error:
+            raise RefusedError(f"no answer about {plural}: {error}") from error
+        if answer.status_code != 200:
+            raise RefusedError(answer.text)
+        found = answer.json()
+        return found
+
+    @contextmanager
+    def proxied(self) -> Iterator["Kubectl"]:
+        """The same, asking for objects through one `kubectl proxy` that runs meanwhile."""
+        process = subprocess.Popen(
+            [*self.command, "proxy", "--port=0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            match = re.search(r"127\.0\.0\.1:\d+", line)
+            if match is None:
+                raise RefusedError(f"kubectl proxy said {line!r}")
+            yield replace(self, proxy=f"http://{match[0]}")
+        finally:
+            process.kill()
+            process.communicate()
 
     def pods(self, namespace: str, selector: str = "") -> list[Object]:
         """Pods that aren't on their way out."""
