@@ -34,7 +34,7 @@ def mesh() -> Iterator[Stack]:
         pytest.skip(str(error))
     directory = Path(tempfile.mkdtemp(prefix="prove-mesh-"))
     made = Stack.at(directory / "home")
-    stack = Stack(made.settings.model_copy(update={"mesh": True}))
+    stack = Stack(made.settings.model_copy(update={"mesh": True, "ready_timeout_s": 200}))
     done = stack.run("up", "--detach")
     try:
         assert done.returncode == 0, done.stderr
