@@ -34,7 +34,7 @@ def mesh() -> Iterator[Stack]:
         pytest.skip(str(error))
     directory = Path(tempfile.mkdtemp(prefix="prove-mesh-"))
     made = Stack.at(directory / "home")
-    stack = Stack(made.settings.model_copy(update={"mesh": True}))
+    stack = Stack(made.settings.model_copy(update={"mesh": True, "ready_timeout_s": 200}))
     done = stack.run("up", "--detach")
     try:
         assert done.returncode == 0, done.stderr
@@ -146,8 +146,11 @@ def refused(mesh: Stack, port: int) -> str:
     context.check_hostname = False
     context.load_cert_chain(files / envoy.TLS_CERT, files / envoy.TLS_KEY)
     try:
-        with socket.create_connection(("127.0.0.1", port), 10) as plain:
-            context.wrap_socket(plain).close()
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            context.wrap_socket(plain, do_handshake_on_connect=False) as encrypted,
+        ):
+            encrypted.do_handshake()
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
     return ""

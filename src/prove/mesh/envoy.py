@@ -251,12 +251,9 @@ def _outbound(proxy: Proxy, mesh: Mesh, door: Outbound) -> Json:
         ]
     else:
         routes = [_route(edges[0], {"prefix": "/"})]
-    quiet = [
-        _quiet(path, edge.name)
-        for path in HEALTH
-        for edge in edges[-1:]
-        if not door.outside and door.by_path
-    ]
+    # Where customers come in nobody asks how a service is.
+    probed = door.by_path and door.called is not None and not door.outside
+    quiet = [_quiet(path, edges[-1].name) for path in HEALTH] if probed else []
     more: Json = {"forward_client_cert_details": "SANITIZE"}
     if door.outside:
         more["use_remote_address"] = True
