@@ -16,7 +16,7 @@ _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
     ),
     "latency": (
         "Confirm: in an example trace the time is inside {service}, not in what it asks.",
-        "Mitigate: take {service}'s latest change back; shorten its callers' time limits meanwhile.",
+        "Mitigate: take {service}'s latest change back; shorten its callers' limits meanwhile.",
         "Ask: does it wait for a lock, a pool or a disk? Its logs and pool metrics come first.",
     ),
     "network": (

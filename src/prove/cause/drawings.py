@@ -7,6 +7,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prove import tracetree
@@ -155,7 +156,7 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
 
 def _broken(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """With a hole where nothing was measured for long."""
-    steps = sorted(later - at for (at, _), (later, _) in zip(points, points[1:], strict=False))
+    steps = sorted(later - at for (at, _), (later, _) in pairwise(points))
     usual = steps[len(steps) // 2] if steps else 0.0
     found = points[:1]
     for at, value in points[1:]:
@@ -322,7 +323,7 @@ def _on_path(analysis: Analysis, call: Call) -> bool:
     if not analysis.causes:
         return False
     path = analysis.causes[0].path
-    return (call.caller, call.callee) in set(zip(path, path[1:], strict=False))
+    return (call.caller, call.callee) in set(pairwise(path))
 
 
 def _arrow(

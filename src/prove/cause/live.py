@@ -1,4 +1,4 @@
-"""The running stack's own telemetry as a bundle: Jaeger, Prometheus and VictoriaLogs, by their APIs.
+"""The running stack's telemetry as a bundle: Jaeger, Prometheus and VictoriaLogs, by their APIs.
 
 When it began is worked out as a person on call would: a page tells which SLO burns, and its SLI's
 course when that began. What was done to the system is not looked at.
@@ -159,7 +159,7 @@ def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> 
 
 
 def onset(prometheus: Prometheus, promised: Objectives, page: Page, asked: Window) -> float:
-    """When the SLI of a page became worse than its objective allows, without a break until it fired.
+    """When the SLI of a page became worse than its objective, without a break until it fired.
 
     A gap of one shortest window is no break. Where its course isn't known, as long before the page
     as the shortest of its windows. Raises UserError.

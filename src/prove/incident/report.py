@@ -281,7 +281,7 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         "what it is with what the windows still held of incidents before, or lacked; `<` is a "
         "bound, where no share of bad events is known beforehand. “Recovery” is from the last "
         "rollback until every SLI is within its objective and no page is left. “Budget” is the "
-        "greatest share of a period's error budget that went. “The traces say” is what `provectl rca` "
+        "greatest share of a period's error budget that went. “The traces say” is what `rca` "
         "named from telemetry alone; it judges nothing.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
