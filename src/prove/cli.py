@@ -22,6 +22,7 @@ from prove.commands import (
     load,
     logs,
     orders,
+    rca,
     review,
     silence,
     slo,
@@ -77,6 +78,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(fault.app, name="fault")
 app.add_typer(incident.app, name="incident")
 app.add_typer(orders.app, name="orders")
+app.add_typer(rca.app, name="rca")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")
 app.add_typer(tools.app, name="tools")
