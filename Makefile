@@ -12,7 +12,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup demo up down test check check-go check-python check-generated test-go test-python bench prove lock clean
+.PHONY: help setup demo up down test check check-go check-python check-generated test-go test-python bench bench-rca prove lock clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -66,6 +66,12 @@ test-python: $(VENV)/.dev
 
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)
 	@$(BIN)/provectl bench
+
+# The labelled incidents of others, which are no part of the repository.
+SHARED := $(or $(PROVE_SHARED),../shared)
+bench-rca: $(VENV)/.runtime ## How often root causes are found, into docs/evidence/rca.md (a few minutes)
+	@$(BIN)/provectl rca score $(SHARED)/rca/bundles --truth $(SHARED)/rca/truth --stability \
+	  --report docs/evidence/rca.md
 
 prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped
 	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \

@@ -1,13 +1,13 @@
 """`provectl rca`: the root cause of an incident, with evidence, or why none can be named."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from prove.commands import rca_collect, rca_score
 from prove.errors import UserError
 
 if TYPE_CHECKING:
@@ -155,12 +155,5 @@ def _bundle(
     return sources.at(Path(str(path)), **times), (), ""
 
 
-def _register(module: str) -> None:
-    import_module(module).register(app)
-
-
-for _name in ("prove.commands.rca_collect", "prove.commands.rca_score"):
-    try:
-        _register(_name)
-    except ModuleNotFoundError:
-        pass
+rca_collect.register(app)
+rca_score.register(app)

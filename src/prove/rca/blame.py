@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +106,7 @@ def _rarity(bits: float) -> float:
 
 
 def of_events(
-    events: pl.DataFrame, services: Sequence[str], calls: Mapping[int, str], failures: set[int]
+    events: pl.DataFrame, services: Sequence[str], calls: Mapping[int, str], failures: Set[int]
 ) -> dict[str, Blame]:
     """Bits of changed behaviour, by service; rows are structure.events'.
 
@@ -154,7 +154,7 @@ def of_events(
     return dict(found)
 
 
-def is_failure(row: Row, failures: set[int]) -> bool:
+def is_failure(row: Row, failures: Set[int]) -> bool:
     """Whether an event is one: a failed span, or a line logged as an error."""
     return row["kind"] == "failure" or (row["kind"] == "log" and row["event"] in failures)
 
@@ -180,7 +180,9 @@ def of_metrics(
 
     Where an alert tells its `metric`, services are asked for the same one, changed in the same
     direction. What a callee's change explains is taken off; what is left counts as much as all that
-    it explains in turn: the bits of the service and of those that ask it, at any depth.
+    it explains in turn: the bits of the service and of those that ask it, at any depth. A service
+    that asks nobody may be a name for the way to another (a proxy, a load balancer): so far as one
+    that does ask others, and is asked by the same caller, changed too, that is likelier.
     """
     rows = changes
     same = changes.filter(pl.col("metric") == metric)
@@ -198,6 +200,10 @@ def of_metrics(
         below = max((bits.get(each, 0.0) for each in callees.get(service, ())), default=0.0)
         alone = max(0.0, bits[service] - below)
         felt = sum(bits.get(each, 0.0) for each in reached(callers, service) | {service})
+        beside = {each for caller in callers.get(service, ()) for each in callees[caller]}
+        if not callees.get(service):
+            behind = [bits.get(each, 0.0) for each in beside if callees.get(each)]
+            alone *= 2 ** -max(behind, default=0.0)
         blame.bits = math.sqrt(alone * felt)
     return dict(found)
 
