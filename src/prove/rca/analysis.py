@@ -171,10 +171,14 @@ def _behaviour(
 
 def _lines(bundle: Bundle, trees: Trees) -> tuple[pl.DataFrame, tuple[str, ...], frozenset[int]]:
     """The log lines of spans, with numbers for templates; the templates; those of errors."""
+    nothing = pl.DataFrame(schema={"row": pl.Int64, "template": pl.Int64})
+    none: tuple[pl.DataFrame, tuple[str, ...], frozenset[int]] = (nothing, (), frozenset())
     if bundle.logs.is_empty() or trees.spans.is_empty():
-        return pl.DataFrame(schema={"row": pl.Int64, "template": pl.Int64}), (), frozenset()
+        return none
     told = logs.templates(bundle.logs)
     of_spans = logs.of_spans(told, trees)
+    if of_spans.is_empty():
+        return none
     names = of_spans["template"].unique(maintain_order=True).to_list()
     numbers = {name: number for number, name in enumerate(names)}
     lines = of_spans.with_columns(pl.col("template").replace_strict(numbers, return_dtype=pl.Int64))
