@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prove.cli import app
-from prove.rca import labels, report, scoring
+from prove.rca import analysis, labels, report, scoring
 from prove.rca.bundle import Bundle
 from prove.rca.labels import Label
 from prove.rca.scoring import OURS, Case
@@ -45,8 +45,6 @@ def test_wilsons_interval() -> None:
 
 
 def test_the_true_cause_has_no_part_in_the_ranking() -> None:
-    from prove.rca import analysis
-
     found = analysis.find(incident(Shape(fails={"bank": 0.5})))
 
     right, wrong = (scoring.solve(Label("x", "d", name, "f"), found) for name in ("bank", "cart"))
@@ -74,9 +72,7 @@ def test_a_confidence_is_fitted_on_other_data_sets_alone() -> None:
     assert one[1].weights.bits > 0
 
 
-def _nothing() -> "scoring.Findings":
-    from prove.rca import analysis
-
+def _nothing() -> analysis.Findings:
     return analysis.find(Bundle(id="nothing", incident=DURING))
 
 

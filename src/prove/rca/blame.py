@@ -78,7 +78,7 @@ def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
 
 
 def _lost(node: _Node) -> float:
-    lost = sum(max(0.0, row["loss_ms"]) for row in node.inside)
+    lost = sum(max(0.0, float(row["loss_ms"])) for row in node.inside)
     for calls, prior in ((node.asked, PRIOR), (node.asks, 0.0)):
         for row in calls:
             delay = row["after_ms"] - row["healthy_ms"]
@@ -89,7 +89,7 @@ def _lost(node: _Node) -> float:
                 for other in calls
                 if other is not row
             ]
-            lost += row["loss_ms"] * (sum(others) + prior) / (len(others) + 1)
+            lost += float(row["loss_ms"]) * (sum(others) + prior) / (len(others) + 1)
     return lost
 
 
