@@ -91,14 +91,15 @@ def score(
 
 HEAD = """# Root causes: how often they are found
 
-Written by `make bench-rca`; not to be edited. The incidents are public and were made by nobody here; what they are, and
-the published figures, is told in the README that comes with them. The model is told in
-[explanation/rca.md](../explanation/rca.md), the misses there one by one.
+Written by `make bench-rca`; not to be edited. The incidents are public and were made by nobody
+here; what they are, and the published figures, is told in the README that comes with them. The
+model is told in [explanation/rca.md](../explanation/rca.md), and the misses there one by one.
 """
 LEFT_OUT = (
-    "The ranking has nothing that is learnt. The confidence is a logistic regression; on each data set it is the one"
-    " fitted on the others. Brier: mean squared error of the told chance that the first is right, beside that of"
-    " always telling the rate of the others; answered: told to be at least even."
+    "The ranking has nothing that is learnt. The confidence is a logistic regression; on each data"
+    " set it is the one fitted on the others. Brier: mean squared error of the told chance that"
+    " the first is right, beside that of always telling the rate of the others; answered: told to"
+    " be at least even."
 )
 BY_METHOD = "Service level; intervals are Wilson's, 95%. A method that ranks nothing misses."
 BY_FAULT = "Ours."

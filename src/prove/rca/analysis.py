@@ -157,8 +157,8 @@ def _behaviour(
     known = found.trees.spans.drop_nulls("callee").group_by("op").agg(pl.col("callee").unique())
     asked = {op: whom[0] for op, whom in known.iter_rows() if len(whom) == 1}
     merged: dict[str, Blame] = defaultdict(Blame)
-    for seen in found.events.values():
-        seen = seen.filter(pl.col("kind").is_in(kinds))
+    for all_of_them in found.events.values():
+        seen = all_of_them.filter(pl.col("kind").is_in(kinds))
         of = blame.of_events(seen, services, asked, found.severe)
         left = blame.explained({name: each.bits for name, each in of.items()}, callees)
         for name, each in of.items():

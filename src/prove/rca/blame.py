@@ -12,7 +12,7 @@ from prove.rca.structure import NOTHING
 
 Row = dict[str, Any]
 PRIOR = 0.5
-"""Of one more edge, of which nothing is known, being as slow as those that are seen."""
+"""Of another caller's calls, of which nothing is known, being as slow as those that are seen."""
 
 
 @dataclass
@@ -38,9 +38,9 @@ def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
     """Bits of time lost, by service; rows are timing.lost's, with `side`: inside, asked, asks.
 
     What lies between two services is the doing of either. It is laid on each by how far its other
-    calls of that direction suffer alike. A service's share of all loss, the information of its
-    times, how much longer its requests take for it, and whether so much is more than chance among
-    so many kinds of work, multiply.
+    calls of that direction suffer alike; where there is no other, on the callee. A service's share
+    of all loss, the information of its times, how much longer its requests take for it, and whether
+    so much is more than chance among so many kinds of work, multiply.
     """
     nodes: dict[str, _Node] = defaultdict(_Node)
     for row in items.to_dicts():
@@ -78,8 +78,8 @@ def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
 
 
 def _lost(node: _Node) -> float:
-    lost = sum(max(0.0, row["loss_ms"]) for row in node.inside)
-    for calls in (node.asked, node.asks):
+    lost = sum(max(0.0, float(row["loss_ms"])) for row in node.inside)
+    for calls, prior in ((node.asked, PRIOR), (node.asks, 0.0)):
         for row in calls:
             delay = row["after_ms"] - row["healthy_ms"]
             if row["loss_ms"] <= 0 or delay <= 0:
@@ -89,7 +89,7 @@ def _lost(node: _Node) -> float:
                 for other in calls
                 if other is not row
             ]
-            lost += row["loss_ms"] * (sum(others) + PRIOR) / (len(others) + 1)
+            lost += float(row["loss_ms"]) * (sum(others) + prior) / (len(others) + 1)
     return lost
 
 

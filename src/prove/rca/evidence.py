@@ -58,7 +58,9 @@ class Teller:
         if signal == "time":
             return self._slowness(rows)
         if signal == "structure":
-            return "errors" if is_failure(rows[0], self._severe) else "omission"
+            telling = [row for row in rows if row["bits"] >= rows[0]["bits"] / 2]
+            failing = any(is_failure(row, self._severe) for row in telling)
+            return "errors" if failing else "omission"
         return "resource"
 
     def instance(self, service: str, found: Mapping[str, Blame]) -> str | None:

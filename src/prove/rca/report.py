@@ -113,10 +113,10 @@ def stability(
     for mine in sets.values():
         for k in (1, 3):
             low, high = scoring.resampled(mine, k)
-            drawn.append(f"{low:.2f}–{high:.2f}")
+            drawn.append(f"{low:.2f} to {high:.2f}")
     rows = [drawn]
     for (name, factor), ranks in places.items():
-        row = [f"{name} × {factor:g}"]
+        row = [f"{name}, times {factor:g}"]
         found = dict(zip((case.label.id for case in of), ranks, strict=True))
         for mine in sets.values():
             scores = scoring.score(found[case.label.id] for case in mine)
@@ -161,7 +161,7 @@ def _score(of: Sequence[Case], method: str) -> Scores:
 
 def _figures(scores: Scores, *, intervals: bool = True) -> list[str]:
     first, third = (
-        "{:.2f}–{:.2f}".format(*scores.interval(k)) if intervals else "" for k in (1, 3)
+        "{:.2f} to {:.2f}".format(*scores.interval(k)) if intervals else "" for k in (1, 3)
     )
     return [
         f"{scores.n}",
