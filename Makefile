@@ -80,6 +80,8 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@$(BIN)/provectl verify faults --kills 200 --report docs/evidence
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
+	@$(BIN)/provectl rca collect -o .prove/rca-own --seed 1
+	@$(BIN)/provectl rca score .prove/rca-own/bundles --truth .prove/rca-own/truth --report docs/evidence/rca-own.md
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime dev; do ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
