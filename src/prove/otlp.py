@@ -150,6 +150,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _span(span: Mapping[str, Any], of: Mapping[str, Any]) -> Span:
+    resource = attributes_of(of.get("resource", {}).get("attributes"))
     attributes = attributes_of(span.get("attributes"))
     attributes.pop(_ADDED_BY_JAEGER, None)
     status = span.get("status") or {}
@@ -157,7 +158,7 @@ def _span(span: Mapping[str, Any], of: Mapping[str, Any]) -> Span:
     return Span(
         span_id=span["spanId"],
         parent_id=span.get("parentSpanId") or None,
-        service=str(attributes_of(of.get("resource", {}).get("attributes")).get("service.name", "")),
+        service=str(resource.get("service.name", "")),
         name=span["name"],
         start_us=start // 1000,
         duration_us=max(0, end - start) // 1000,

@@ -104,6 +104,7 @@ def are_as_told(document: dict[str, Any], names: list[str], err: str) -> None:
         told = [each for each in failed if not _of_time(each)]
         assert not told, (incident["scenario"], told)
         assert incident["figures"]["recovery_s"] is not None
+        assert incident["analysed"]["ranking"], incident["scenario"]
         directory = Path(incident["record"])
         assert record.read(directory).id == incident["id"]
         reviews.check(directory)

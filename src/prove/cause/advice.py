@@ -16,7 +16,7 @@ _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
     ),
     "latency": (
         "Confirm: in an example trace the time is inside {service}, not in what it asks.",
-        "Mitigate: take {service}'s latest change back; shorten its callers' time limits meanwhile.",
+        "Mitigate: take {service}'s latest change back; shorten its callers' limits meanwhile.",
         "Ask: does it wait for a lock, a pool or a disk? Its logs and pool metrics come first.",
     ),
     "network": (
@@ -88,6 +88,13 @@ def of(cause: Cause) -> list[str]:
     return [each.format(service=cause.service, who=who) for each in _BY_KIND[cause.kind]]
 
 
+def percent(share: float) -> str:
+    """Never surer than is known: `>99%`, `<1%`."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if share > 0.99 else f"{share:.0%}"
+
+
 def headline(analysis: Analysis) -> str:
     """The answer in a sentence."""
     if analysis.abstained is not None or not analysis.causes:
@@ -97,7 +104,7 @@ def headline(analysis: Analysis) -> str:
     where = f" (instance {first.instance})" if first.instance else ""
     return (
         f"{first.service}{where}: {MEANING[first.kind]} ({first.kind}),"
-        f" confidence {analysis.confidence:.0%}"
+        f" confidence {percent(analysis.confidence)}"
     )
 
 

@@ -4,8 +4,10 @@ The same analysis gives the same drawing.
 """
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prove import tracetree
@@ -23,9 +25,11 @@ MOST_NODES = 24
 MOST_ROWS = 22
 """Spans of a trace."""
 COLUMNS = 3
+LABELS = 0.4
+"""Of the width: the names of spans."""
 _INK, _SOFT, _RULE = "#1f2328", "#59636e", "#c4cbd3"
 _CAUSE, _BEFORE, _DURING, _OTHER = "#b3261e", "#1f5fa8", "#b3261e", "#9db4cc"
-_STYLE: Mapping[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "path",
     "font.size": 9,
     "axes.spines.top": False,
@@ -64,9 +68,7 @@ def graph(analysis: Analysis) -> str:
         return _text(figure)
 
 
-def layers(
-    calls: set[tuple[str, str]], names: Sequence[str]
-) -> dict[str, tuple[float, int]]:
+def layers(calls: set[tuple[str, str]], names: Sequence[str]) -> dict[str, tuple[float, int]]:
     """Where each service goes: across from -0.5 to 0.5, and its row, callers above whom they call.
 
     Rows by the longest way from who is called by nobody; calls that close a circle don't count.
@@ -92,7 +94,9 @@ def layers(
             name: [across[caller] for caller in names if name in below[caller] and caller in across]
             for name in here
         }
-        here.sort(key=lambda name: (sum(above[name]) / len(above[name]) if above[name] else 0, name))
+        here.sort(
+            key=lambda name: (sum(above[name]) / len(above[name]) if above[name] else 0, name)
+        )
         across |= {name: (at + 0.5) / len(here) - 0.5 for at, name in enumerate(here)}
     return {name: (across[name], row[name]) for name in names}
 
@@ -109,7 +113,8 @@ def courses(series: Sequence[Series], window: Window, baseline: Window | None) -
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "courses"}):
         figure = Figure(figsize=(11, 2.3 * rows), layout="constrained")
         for axes, each in zip(
-            figure.subplots(rows, columns, squeeze=False).flat, [*series, *[None] * columns],
+            figure.subplots(rows, columns, squeeze=False).flat,
+            [*series, *[None] * columns],
             strict=False,
         ):
             if each is None:
@@ -135,7 +140,7 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
     past = [(at - last, value) for at, value in shown]
     for part, color in ((past, _BEFORE), (during, _DURING)):
         if part:
-            axes.plot(*zip(*part, strict=True), color=color, linewidth=1.1)
+            axes.plot(*zip(*_broken(part), strict=True), color=color, linewidth=1.1)
             middle = sorted(value for _, value in part)[len(part) // 2]
             ends = (part[0][0], part[-1][0])
             axes.plot(ends, (middle, middle), color=color, linewidth=1, linestyle=":")
@@ -147,6 +152,18 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
     axes.margins(x=0.01)
     low, high = axes.get_ylim()
     axes.set_ylim(min(0, low) if low < 0.5 * high else low, high)
+
+
+def _broken(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """With a hole where nothing was measured for long."""
+    steps = sorted(later - at for (at, _), (later, _) in pairwise(points))
+    usual = steps[len(steps) // 2] if steps else 0.0
+    found = points[:1]
+    for at, value in points[1:]:
+        if at - found[-1][0] > max(5.0, 4 * usual):
+            found.append(((at + found[-1][0]) / 2, math.nan))
+        found.append((at, value))
+    return found
 
 
 def _in(at: float, window: Window) -> bool:
@@ -169,35 +186,76 @@ def waterfall(example: Example, blamed: str | None) -> str:
     heights = [len(rows) + 2 for _, rows in parts]
     longest_ms = max(end for _, rows in parts for *_, end in rows) or 1.0
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "waterfall"}):
-        figure = Figure(figsize=(11, 0.9 + 0.21 * sum(heights)), layout="constrained")
-        grid = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)
+        height = 0.95 + 0.21 * sum(heights)
+        figure = Figure(figsize=(11, height))
+        grid = figure.subplots(
+            len(parts),
+            1,
+            sharex=True,
+            squeeze=False,
+            height_ratios=heights,
+            gridspec_kw={
+                "left": LABELS,
+                "right": 0.99,
+                "top": 1 - 0.3 / height,
+                "bottom": 0.5 / height,
+                "hspace": 0.8 / height,
+            },
+        )
         for axes, (title, rows) in zip(grid[:, 0], parts, strict=True):
-            for at, (label, service, failed, begin, end) in enumerate(rows):
-                mine = service == blamed
-                color = _CAUSE if mine else _OTHER
-                axes.barh(at, max(end - begin, longest_ms / 400), left=begin, color=color, height=0.7)
-                mark = "  failed" if failed else ""
-                late = end > 0.8 * longest_ms
-                axes.annotate(
-                    f"{end - begin:,.1f} ms{mark}",
-                    (begin if late else end, at),
-                    xytext=(-4 if late else 4, 0),
-                    textcoords="offset points",
-                    ha="right" if late and begin > 0.12 * longest_ms else "left",
-                    va="center",
-                    fontsize=7.5,
-                    color=_CAUSE if failed else _SOFT,
-                )
-            axes.set_yticks(range(len(rows)), labels=[row[0] for row in rows], fontsize=8)
-            for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
-                tick.set_color(_CAUSE if row[1] == blamed else _INK)
+            for at, row in enumerate(rows):
+                _span(axes, at, row, longest_ms, mine=row[1] == blamed)
+            axes.set_yticks([])
             axes.set_ylim(len(rows) - 0.4, -0.6)
             axes.set_xlim(0, longest_ms * 1.09)
-            axes.set_title(title)
-            axes.tick_params(axis="y", length=0)
+            axes.text(
+                -LABELS / (0.99 - LABELS) + 0.01, 1, title, transform=axes.transAxes, va="bottom"
+            )
             axes.spines["left"].set_visible(False)
         grid[-1, 0].set_xlabel("milliseconds since the request's begin", color=_SOFT)
         return _text(figure)
+
+
+def _span(
+    axes: "Axes",
+    at: int,
+    row: tuple[str, str, bool, float, float],
+    longest_ms: float,
+    *,
+    mine: bool,
+) -> None:
+    """One bar, its label at the left margin, and how long it took beside it (or in it)."""
+    label, _, failed, begin, end = row
+    axes.barh(
+        at,
+        max(end - begin, longest_ms / 400),
+        left=begin,
+        color=_CAUSE if mine else _OTHER,
+        height=0.72,
+    )
+    axes.text(
+        -LABELS / (0.99 - LABELS) + 0.01,
+        at,
+        label,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=8,
+        color=_CAUSE if mine else _INK,
+    )
+    told = f"{end - begin:,.1f} ms" + ("  failed" if failed else "")
+    inside = end > 0.85 * longest_ms
+    wide = end - begin > 0.2 * longest_ms
+    color = "white" if inside and wide and mine else _INK if inside and wide else _SOFT
+    axes.annotate(
+        told,
+        (end if not inside or wide else begin, at),
+        xytext=(-4 if inside else 4, 0),
+        textcoords="offset points",
+        ha="right" if inside else "left",
+        va="center",
+        fontsize=7.5,
+        color=_CAUSE if failed and not (inside and wide and mine) else color,
+    )
 
 
 def _rows(spans: Sequence[Span]) -> list[tuple[str, str, bool, float, float]]:
@@ -207,7 +265,7 @@ def _rows(spans: Sequence[Span]) -> list[tuple[str, str, bool, float, float]]:
     for node in tracetree.walk(spans):
         last = max((span.end_us for span in node.merged), default=node.span.end_us)
         times = f" ×{len(node.merged)}" if node.merged else ""  # noqa: RUF001 - as in trees
-        label = f"{'   ' * min(node.depth, 8)}{node.span.service}  {node.span.name}"
+        label = f"{'   ' * min(node.depth, 8)}{node.span.service}  {_short(node.span.name)}"
         found.append(
             (
                 _cut(label, 62) + times,
@@ -218,6 +276,11 @@ def _rows(spans: Sequence[Span]) -> list[tuple[str, str, bool, float, float]]:
             )
         )
     return found[:MOST_ROWS]
+
+
+def _short(name: str) -> str:
+    """Without the package of a method: its end tells more than its begin."""
+    return name if len(name) <= 40 else f"…{name[-39:]}"
 
 
 def _about(spans: Sequence[Span]) -> str:
@@ -244,8 +307,12 @@ def _told(analysis: Analysis) -> list[Call]:
         return calls
     kept = {name for cause in analysis.causes[:3] for name in (*cause.path, cause.service)}
     by_blame = sorted(names, key=lambda name: (-analysis.blame.get(name, 0.0), name))
-    near = {name for call in calls if kept & {call.caller, call.callee}
-            for name in (call.caller, call.callee)}
+    near = {
+        name
+        for call in calls
+        if kept & {call.caller, call.callee}
+        for name in (call.caller, call.callee)
+    }
     for name in (*sorted(near), *by_blame):
         if len(kept) < MOST_NODES:
             kept.add(name)
@@ -256,7 +323,7 @@ def _on_path(analysis: Analysis, call: Call) -> bool:
     if not analysis.causes:
         return False
     path = analysis.causes[0].path
-    return (call.caller, call.callee) in set(zip(path, path[1:], strict=False))
+    return (call.caller, call.callee) in set(pairwise(path))
 
 
 def _arrow(
@@ -326,17 +393,24 @@ def _node(
         )
     )
     ink = "white" if blame > 0.55 else _INK
-    room = max(10, round(150 * width))
+    room = max(10, round(120 * width))
     told = f"{blame:.0%} of the blame" if blame >= 0.005 else ""
     if name == analysis.symptom:
         told = f"{told}, felt here" if told else "felt here"
     axes.text(
-        at[0], at[1] + (0.07 if told else 0), _cut(name, room), ha="center", va="center",
-        color=ink, fontsize=9, fontweight="bold" if name == first else "normal", zorder=4,
+        at[0],
+        at[1] + (0.07 if told else 0),
+        _cut(name, room),
+        ha="center",
+        va="center",
+        color=ink,
+        fontsize=11,
+        fontweight="bold" if name == first else "normal",
+        zorder=4,
     )
     if told:
         axes.text(
-            at[0], at[1] - 0.1, told, ha="center", va="center", color=ink, fontsize=7.5, zorder=4
+            at[0], at[1] - 0.1, told, ha="center", va="center", color=ink, fontsize=8.5, zorder=4
         )
 
 
@@ -344,7 +418,8 @@ def _mixed(share: float) -> tuple[float, float, float]:
     """From white to the red of a cause."""
     red = (0.702, 0.149, 0.118)
     strength = share**0.7
-    return tuple(1 - strength * (1 - part) for part in red)  # type: ignore[return-value]
+    r, g, b = (1 - strength * (1 - part) for part in red)
+    return r, g, b
 
 
 def _leads(below: Mapping[str, set[str]], begin: str, to: str) -> bool:

@@ -67,10 +67,26 @@ def _healthy(bundle: Bundle, hurt: Sequence[Span]) -> list[Span]:
     well = alike.join(failed, on="trace_id", how="anti")
     alike = alike if well.is_empty() else well
     lasted = pl.col("end_unix_nano") - pl.col("start_unix_nano")
-    ordered = alike.with_columns(lasted.alias("lasted")).sort("lasted", "trace_id")
-    trace = ordered["trace_id"][ordered.height // 2]
-    window = ordered["window"][ordered.height // 2]
-    return _spans(before.filter((pl.col("trace_id") == trace) & (pl.col("window") == window)))
+    alike = alike.with_columns(lasted.alias("lasted")).sort("lasted", "trace_id")
+    middle = alike["lasted"][alike.height // 2]
+    # Of those that do most of what the hurt one does, that of the most usual length.
+    does = pl.DataFrame(
+        sorted({(span.service, span.name) for span in hurt}), ["service", "name"], orient="row"
+    )
+    common = (
+        before.join(alike.select("trace_id", "window"), on=["trace_id", "window"], how="semi")
+        .join(does, on=["service", "name"], how="semi")
+        .group_by("trace_id", "window")
+        .agg(pl.struct("service", "name").n_unique().alias("common"))
+    )
+    best = (
+        alike.join(common, on=["trace_id", "window"], how="left")
+        .with_columns((pl.col("lasted") - middle).abs().alias("unusual"))
+        .sort(["common", "unusual", "trace_id"], descending=[True, False, False], nulls_last=True)
+        .row(0, named=True)
+    )
+    chosen = (pl.col("trace_id") == best["trace_id"]) & (pl.col("window") == best["window"])
+    return _spans(before.filter(chosen))
 
 
 def _spans(rows: pl.DataFrame) -> list[Span]:
@@ -102,7 +118,7 @@ def series(bundle: Bundle, causes: Sequence[Cause]) -> list[Series]:
     found = [*_metrics(bundle, service), *_operations(bundle, service)]
 
     def named(name: str) -> int:
-        plain = name.removeprefix(OWN)
+        plain = name.removeprefix(OWN).removesuffix(": failed")
         places = [at for at, subject in enumerate(subjects) if subject and plain in subject]
         return places[0] if places else len(subjects)
 
@@ -116,29 +132,45 @@ def _metrics(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
     return [
         (change, Series(service, str(name), "", times, values))
         for (name,), rows in mine.group_by("metric", maintain_order=True)
-        if (change := _change(rows, "value", "time_unix_s")) is not None
+        if (change := _change(rows, "value")) is not None
         for times, values in (_points(rows, "time_unix_s", "value"),)
     ]
 
 
 def _operations(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
-    """The median time of each operation's spans, a second at a time."""
+    """Of each operation, a second at a time: median length, how many, and which share failed."""
     mine = bundle.spans.filter(pl.col("service") == service).select(
         "window",
         "name",
         (pl.col("start_unix_nano") // 1_000_000_000).cast(pl.Float64).alias("at"),
         ((pl.col("end_unix_nano") - pl.col("start_unix_nano")) / 1e6).alias("ms"),
+        (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
-    by_second = mine.group_by("name", "at", "window").agg(pl.col("ms").median()).sort("name", "at")
-    return [
-        (change, Series(service, f"{OWN}{name}", "ms", times, values))
-        for (name,), rows in by_second.group_by("name", maintain_order=True)
-        if (change := _change(rows, "ms", "at")) is not None
-        for times, values in (_points(rows, "at", "ms"),)
-    ]
+    seconds = mine.select("at", "window").unique()
+    by_second = mine.group_by("name", "at", "window").agg(
+        pl.col("ms").median(),
+        pl.len().cast(pl.Float64).alias("n"),
+        (100 * pl.col("failed").mean()).alias("failed"),
+    )
+    found = []
+    for (name,), rows in by_second.sort("name", "at").group_by("name", maintain_order=True):
+        every = seconds.join(rows, on=["at", "window"], how="left").with_columns(
+            pl.col("n").fill_null(0.0)
+        )
+        for value, what, unit in (
+            ("ms", f"{OWN}{name}", "ms"),
+            ("n", f"{name}", "spans/s"),
+            ("failed", f"{name}: failed", "%"),
+        ):
+            of = every.drop_nulls(value).sort("at")
+            if value == "failed" and not of[value].sum():
+                continue
+            if (change := _change(of, value)) is not None:
+                found.append((change, Series(service, what, unit, *_points(of, "at", value))))
+    return found
 
 
-def _change(rows: pl.DataFrame, value: str, time: str) -> float | None:
+def _change(rows: pl.DataFrame, value: str) -> float | None:
     """The shift of the median in healthy interquartile ranges; None: too little is known."""
     during = rows.filter(pl.col("window") == INCIDENT)[value]
     before = rows.filter(pl.col("window") != INCIDENT)[value]

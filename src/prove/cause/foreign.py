@@ -1,4 +1,4 @@
-"""Spans from elsewhere as a bundle: files of OTLP JSON (one document, or one a line) or Jaeger JSON.
+"""Spans from elsewhere as a bundle: OTLP JSON (one document, or one a line) or Jaeger JSON.
 
 Jaeger's own form is what its API and its page's "download" give: `{"data": [{traceID, spans,
 processes}]}`. When the incident was such a file doesn't say; it has to be told.

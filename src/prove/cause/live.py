@@ -1,4 +1,4 @@
-"""The running stack's own telemetry as a bundle: Jaeger, Prometheus and VictoriaLogs, by their APIs.
+"""The running stack's telemetry as a bundle: Jaeger, Prometheus and VictoriaLogs, by their APIs.
 
 When it began is worked out as a person on call would: a page tells which SLO burns, and its SLI's
 course when that began. What was done to the system is not looked at.
@@ -68,11 +68,12 @@ def read(settings: StackSettings, since_s: float, now_s: float | None = None) ->
     longer than that.
     """
     current = state.require(settings.home)
-    promised = objectives.of_profile(current.profile)
+    promised = objectives.of_profile("drill" if current.profile == "drill" else "standard")
     until_s = (time.time() if now_s is None else now_s) - LATEST_S
     asked = Window(until_s - since_s, until_s)
     prometheus = Prometheus(settings.url(settings.prometheus_port), timeout_s=TIMEOUT_S)
     notes: list[str] = []
+    nothing: list[Row] = []
 
     def had(what: str, ask: Callable[[], T], otherwise: T) -> T:
         try:
@@ -101,11 +102,13 @@ def read(settings: StackSettings, since_s: float, now_s: float | None = None) ->
         )
     whole = record.Window(start_unix_s=healthy.start_unix_s, end_unix_s=window.end_unix_s)
     jaeger = Jaeger(settings.url(settings.jaeger_port), timeout_s=TIMEOUT_S)
-    spans = had("spans in Jaeger", lambda: _of_jaeger(jaeger, whole), [])
-    spans += _of_files(spans, observability.span_file(settings), whole, notes)
-    metrics = had("metrics", lambda: list(exported.metric_rows(prometheus, promised, whole)), [])
+    spans = had("spans in Jaeger", lambda: _of_jaeger(jaeger, whole), nothing)
+    spans = spans + _of_files(spans, observability.span_file(settings), whole, notes)
+    metrics = had(
+        "metrics", lambda: list(exported.metric_rows(prometheus, promised, whole)), nothing
+    )
     store = LogStore(settings.url(settings.victorialogs_port))
-    logs = had("logs", lambda: list(exported.log_rows(store, whole)), [])
+    logs = had("logs", lambda: list(exported.log_rows(store, whole)), nothing)
     if not (spans or metrics or logs):
         raise UserError(
             f"none of the stack's stores has anything of the last {since_s:,.0f} s: {notes[-1]}"
@@ -156,7 +159,7 @@ def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> 
 
 
 def onset(prometheus: Prometheus, promised: Objectives, page: Page, asked: Window) -> float:
-    """When the SLI of a page became worse than its objective allows, without a break until it fired.
+    """When the SLI of a page became worse than its objective, without a break until it fired.
 
     A gap of one shortest window is no break. Where its course isn't known, as long before the page
     as the shortest of its windows. Raises UserError.

@@ -1,10 +1,12 @@
 """An analysis as one HTML page that needs nothing else."""
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from prove.cause import advice, drawings, examples, text
 from prove.errors import UserError
@@ -13,10 +15,12 @@ from prove.rca.model import Analysis, Cause
 
 SHOWN = 8
 """Candidates."""
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
     """The page; `ask` is how its queries are asked again. Everything from outside is escaped."""
+    shown = text.candidates(analysis)[:SHOWN]
     named: Cause | None = analysis.causes[0] if analysis.causes else None
     blamed = named.service if named and not analysis.abstained else None
     example = examples.find(bundle, named)
@@ -29,7 +33,7 @@ def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number}
+    environment.filters |= {"number": number, "percent": advice.percent, "told": told}
     return environment.get_template("rca.html.j2").render(
         analysis=analysis,
         bundle=bundle,
@@ -37,8 +41,8 @@ def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
         meaning=advice.MEANING,
         steps=advice.steps(analysis),
         more_steps=_others(analysis),
-        causes=analysis.causes[:SHOWN],
-        hidden=max(0, len(analysis.causes) - SHOWN),
+        causes=shown,
+        hidden=len(analysis.causes) - len(shown),
         window=text.span(analysis.window),
         baseline=text.span(analysis.baseline) if analysis.baseline else "",
         graph=_image(drawings.graph(analysis)) if analysis.calls else "",
@@ -59,11 +63,24 @@ def write(path: Path, page: str) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def number(value: float | None) -> str:
-    """To three digits."""
+def number(value: float | None, unit: str = "") -> str:
+    """To three digits; a share as a percentage."""
     if value is None:
         return "-"
+    if unit.startswith("share"):
+        return f"{value:.0%}"
+    unit = f" {unit}" if unit else ""
+    return unit_less(value) + unit
+
+
+def unit_less(value: float) -> str:
+    """To three digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def told(sentence: str) -> Markup:
+    """A sentence with its `code`; the rest is escaped."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(sentence))))  # noqa: S704 - escaped
 
 
 def _others(analysis: Analysis) -> Sequence[tuple[str, list[str]]]:

@@ -14,7 +14,9 @@ from prove.units import count
 
 WIDTH = 100
 SHOWN, SHOWN_EVIDENCE, SHOWN_TRACES = 5, 4, 2
-"""Candidates, evidence of each, and trace ids of that."""
+"""Candidates, evidence of the first, and trace ids of that."""
+NEGLIGIBLE = 0.01
+"""Of the first's score: who has less is not shown to people."""
 ARROW = " -> "
 
 
@@ -34,14 +36,21 @@ def document(analysis: Analysis) -> dict[str, Any]:
     return _finite(told)  # type: ignore[no-any-return]
 
 
+def candidates(analysis: Analysis) -> list[Cause]:
+    """Those that something speaks for, the likeliest first."""
+    least = NEGLIGIBLE * max((cause.score for cause in analysis.causes), default=0.0)
+    return [cause for cause in analysis.causes if cause.score > 0 and cause.score >= least]
+
+
 def _parts(analysis: Analysis) -> Iterator[list[str]]:
     yield _wrapped(f"{analysis.incident}: ", advice.headline(analysis), "  ")
     yield ["", *_about(analysis)]
-    for number, cause in enumerate(analysis.causes[:SHOWN], start=1):
-        yield ["", *_cause(number, cause)]
-    if rest := len(analysis.causes) - SHOWN:
-        if rest > 0:
-            yield ["", f"and {count(rest, 'other candidate')} (--json has all)"]
+    shown = candidates(analysis)[:SHOWN]
+    alike = 2 if analysis.abstained else 1
+    for number, cause in enumerate(shown, start=1):
+        yield ["", *_cause(number, cause, SHOWN_EVIDENCE if number <= alike else 1)]
+    if (rest := len(analysis.causes) - len(shown)) > 0:
+        yield ["", f"and {count(rest, 'other')} with less or nothing against them (--json has all)"]
     yield ["", "What to do next"]
     yield [line for step in advice.steps(analysis) for line in _wrapped("  - ", step)]
     if analysis.notes:
@@ -65,17 +74,17 @@ def _about(analysis: Analysis) -> list[str]:
     return [line for row in rows for line in _wrapped("", row, " " * 11)]
 
 
-def _cause(number: int, cause: Cause) -> list[str]:
+def _cause(number: int, cause: Cause, most: int) -> list[str]:
     where = f"  {cause.instance}" if cause.instance else ""
-    head = f"{number}. {cause.service}  {cause.kind}  {cause.confidence:.0%}"
+    head = f"{number}. {cause.service}  {cause.kind}  {advice.percent(cause.confidence)}"
     told = _wrapped("", f"{head}  ({cause.score:.1f} bits){where}", "   ")
-    for each in cause.evidence[:SHOWN_EVIDENCE]:
+    for each in cause.evidence[:most]:
         told += _wrapped("   - ", each.sentence)
         told += _wrapped("     ", _traces(each)) if each.trace_ids else []
     if not cause.evidence:
         told += ["   - nothing speaks for it by itself"]
-    if (more := len(cause.evidence) - SHOWN_EVIDENCE) > 0:
-        told.append(f"     and {more} more (--json has all)")
+    if (more := len(cause.evidence) - most) > 0:
+        told.append(f"     and {more} more like it")
     return told
 
 

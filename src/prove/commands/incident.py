@@ -20,6 +20,7 @@ from prove.errors import UserError
 if TYPE_CHECKING:
     from prove.incident.catalogue import Entry
     from prove.incident.record import Incident
+    from prove.incident.runner import Export
     from prove.incident.target import Database, Target
 
 app = typer.Typer(
@@ -236,8 +237,11 @@ def carry_out(
     seed: int = 1,
     abort_on: float = ABORT_ON,
     load: float = 1.0,
+    export: "Export | None" = None,
 ) -> "list[Incident]":
     """Run them `there`, else on drills of our own, one for each kind; tells how it goes.
+
+    `export` keeps the evidence of each; without one it goes into the record.
 
     Raises UserError when there is nothing to run them on.
     """
@@ -259,7 +263,7 @@ def carry_out(
                 seed,
                 abort_on,
                 bar,
-                export=evidence.keep,
+                export=export or evidence.keep,
                 load=load,
             )
             found += asyncio.run(session.run(some))

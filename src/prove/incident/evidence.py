@@ -46,6 +46,19 @@ def keep(target: Target, incident: Incident, directory: Path) -> None:
             profile=incident.profile,
         ),
     )
+    _analyse(directory)
+
+
+def _analyse(directory: Path) -> None:
+    """What the bundle says of the cause, into the record; a run never fails for it."""
+    from prove.cause import recorded
+
+    try:
+        recorded.keep(directory)
+    except Exception as error:  # whatever it is: the record is what counts
+        failed = record.Analysed(abstained=f"the analysis failed: {error!r}")
+        incident = record.read(directory)
+        record.write(directory / record.INCIDENT, incident.model_copy(update={"analysed": failed}))
 
 
 def collect(directory: Path, sources: Sources) -> list[str]:

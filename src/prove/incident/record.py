@@ -139,6 +139,24 @@ class Figures(_Form):
     """The greatest share of an SLO's error budget that went in the incident's window."""
 
 
+class Analysed(_Form):
+    """What `prove.rca` made of the bundle, and whether that is what was done. It judges nothing.
+
+    `right`: the first candidate's service is the one that was broken, or it rightly abstains;
+    `right_kind`: its kind, too. None: there is no telling, as where two things were broken.
+    """
+
+    service: str | None = None
+    """None where it abstains."""
+    kind: str = ""
+    confidence: float = 0
+    abstained: str = ""
+    """Why it names nobody; '' where it does."""
+    ranking: list[str] = []
+    right: bool | None = None
+    right_kind: bool | None = None
+
+
 class Incident(_Form):
     """`incident.json`."""
 
@@ -173,6 +191,8 @@ class Incident(_Form):
     why: str = ""
     """A sentence, where the verdict is neither `holds` nor `does not hold`."""
     figures: Figures = Figures()
+    analysed: Analysed | None = None
+    """None: there was nothing to analyse."""
 
 
 class Entry(_Form):

@@ -34,6 +34,7 @@ HEADINGS = (
     "wrong",
     "books",
     "budget",
+    "the traces say",
 )
 
 
@@ -145,6 +146,9 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
                 "machine was too busy to judge times by"
             )
             _paragraph(to, line, "  ")
+        if incident.analysed:
+            said = _analysed(incident).replace("\n", ": ")
+            _paragraph(to, f"the traces say {said}", "  ")
     for incident in incidents:
         failed = [each for each in incident.expectations if not each.holds]
         if failed:
@@ -170,7 +174,18 @@ def _cells(incident: Incident) -> Sequence[str]:
         str(found.wrong_pages),
         str(found.integrity_differences),
         f"{found.budget_spent:.1%}",
+        _analysed(incident),
     )
+
+
+def _analysed(incident: Incident) -> str:
+    """Service and kind that were named from telemetry alone, and whether that is right."""
+    found = incident.analysed
+    if found is None:
+        return "-"
+    named = f"{found.service}, {found.kind}" if found.service else f"none: {found.abstained}"
+    right = {None: "", True: "\nright", False: "\nwrong"}[found.right]
+    return named + ("\nright, of another kind" if found.right_kind is False else right)
 
 
 def _theory(told: Detection) -> str:
@@ -221,6 +236,7 @@ def document(incidents: Sequence[Incident], records: Path, page: Path | None) ->
                 "record": str(records / each.id),
                 "figures": each.figures.model_dump(),
                 "load": each.load.model_dump(),
+                "analysed": each.analysed.model_dump() if each.analysed else None,
                 "detections": [one.model_dump() for one in each.detections],
                 "expectations": [one.model_dump() for one in each.expectations],
             }
@@ -281,10 +297,11 @@ def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str
         "what it is with what the windows still held of incidents before, or lacked; `<` is a "
         "bound, where no share of bad events is known beforehand. “Recovery” is from the last "
         "rollback until every SLI is within its objective and no page is left. “Budget” is the "
-        "greatest share of a period's error budget that went.",
+        "greatest share of a period's error budget that went. “The traces say” is what `rca` "
+        "named from telemetry alone; it judges nothing.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
-        "|:--|:--|:--|--:|--:|--:|--:|--:|--:|",
+        "|:--|:--|:--|--:|--:|--:|--:|--:|--:|:--|",
     ]
     lines += [
         "| " + " | ".join(cell.replace("\n", "<br>") for cell in _cells(incident)) + " |"

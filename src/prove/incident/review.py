@@ -30,6 +30,8 @@ from prove.incident import (
 from prove.incident.findings import Found
 
 MARKDOWN, PAGE, DRAWING = "review.md", "review.html", "review.svg"
+CANDIDATES, EVIDENCE = 2, 3
+"""Of the analysis, and of each of them."""
 TOLD_BUDGET = 0.0001
 """A smaller share of a budget is not told by itself."""
 _MARK = re.compile("\N{LEFT WHITE LENTICULAR BRACKET}(\\d+)\N{RIGHT WHITE LENTICULAR BRACKET}")
@@ -51,6 +53,8 @@ class Review:
     detection: list[str]
     facts: list[str]
     suspects: list[str]
+    traces_say: list[str]
+    """What `prove.rca` makes of the bundle: hypotheses, too."""
     example: example.Example | None
     contributing: list[str]
     well: list[str]
@@ -103,6 +107,7 @@ def make(directory: Path) -> Review:
         detection=findings.detection(found),
         facts=findings.facts(found),
         suspects=[f"{each.told}{each.cited}" for each in found.suspects],
+        traces_say=_traces_say(directory, cite),
         example=shown,
         contributing=findings.contributing(found),
         well=findings.well(found),
@@ -234,6 +239,24 @@ def _missing(directory: Path, kept: sli.Kept) -> list[str]:
     if not kept:
         missing.append("what the servers measured (sli.jsonl)")
     return missing
+
+
+def _traces_say(directory: Path, cite: impact.Citations) -> list[str]:
+    """The answer of the analysis, and its evidence, a sentence each; the truth isn't looked at."""
+    from prove.cause import advice, recorded, text
+
+    analysis = recorded.of(directory)
+    if analysis is None:
+        return []
+    mark = cite.add("record", "root cause analysis of the bundle", "bundle/, by provectl rca")
+    told = [f"{advice.headline(analysis)}{mark}."]
+    if analysis.causes and not analysis.abstained and len(analysis.causes[0].path) > 1:
+        told.append(f"From the symptom to it: {' → '.join(analysis.causes[0].path)}{mark}.")
+    for cause in text.candidates(analysis)[:CANDIDATES]:
+        for each in cause.evidence[:EVIDENCE]:
+            cited = cite.add("bundle", each.subject, each.query) if each.query else mark
+            told.append(f"Against {cause.service}: {each.sentence}{cited}")
+    return told
 
 
 def _truths(directory: Path) -> Sequence[record.Truth]:

@@ -206,6 +206,7 @@ class _Run:
         if session.export and incident.windows:
             self._watch.phase("keeping the evidence", 5)
             await asyncio.to_thread(session.export, self._target, incident, self._directory)
+            incident = await asyncio.to_thread(record.read, self._directory)
         return incident
 
     async def _phases(self) -> Incident:

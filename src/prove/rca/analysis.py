@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -11,41 +12,84 @@ from prove.rca import blame, confidence, evidence, logs, metrics, spans, structu
 from prove.rca.blame import Blame
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
 from prove.rca.model import Analysis, Call, Cause
+from prove.rca.spans import Trees
 
 SIGNALS = frozenset({"time", "structure", "logs", "errors", "metrics", "edges"})
+TOLD = 10
+"""Causes whose evidence is told."""
 SEVERE = {"ERROR", "FATAL", "CRITICAL", "EMERGENCY", "ALERT", "PANIC"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in a bundle, before anybody is blamed."""
+
+    bundle: Bundle
+    trees: Trees
+    calls: tuple[Call, ...]
+    items: pl.DataFrame
+    """timing.lost"""
+    events: Mapping[int, pl.DataFrame]
+    """structure.events, against each healthy window that there is."""
+    templates: tuple[str, ...]
+    severe: frozenset[int]
+    """Those that are logged as errors."""
+    changes: pl.DataFrame
+    """metrics.changes"""
 
 
 def analyse(bundle: Bundle, signals: frozenset[str] = SIGNALS) -> Analysis:
     """The causes of an incident, the likeliest first, or why none can be named.
 
-    `signals` may leave some out (for an ablation). Pure: the same bundle gives the same answer.
+    `signals` may leave some out. Pure: the same bundle gives the same answer.
     """
     began = time.perf_counter()
+    analysis = conclude(find(bundle), signals)
+    return dataclasses.replace(analysis, seconds=time.perf_counter() - began)
+
+
+def find(bundle: Bundle) -> Findings:
+    """All that blame is laid by."""
     trees = spans.grow(bundle.spans)
-    asked = calls(bundle, trees, signals)
-    callees: dict[str, set[str]] = defaultdict(set)
-    for each in asked:
-        callees[each.caller].add(each.callee)
-    found, total = _blames(bundle, trees, callees, signals)
+    healthy = [window for window in (BASELINE, LOCAL) if trees.traces.get(window)]
+    compares = bool(trees.traces.get(INCIDENT) and healthy)
+    lines, names, severe = _lines(bundle, trees)
+    return Findings(
+        bundle=bundle,
+        trees=trees,
+        calls=calls(bundle, trees),
+        items=timing.lost(trees) if compares else pl.DataFrame(),
+        events={window: structure.events(trees, lines, window) for window in healthy if compares},
+        templates=names,
+        severe=severe,
+        changes=metrics.changes(bundle.metrics),
+    )
+
+
+def conclude(
+    found: Findings, signals: frozenset[str] = SIGNALS, weights: confidence.Weights | None = None
+) -> Analysis:
+    """Who is blamed for what was found."""
+    bundle, trees = found.bundle, found.trees
+    blames, total, callees = blamed(found, signals)
     symptom = bundle.alert.service if bundle.alert else _entrance(trees)
-    everyone = {*bundle.services, *found, *callees, *(each.callee for each in asked)}
-    order = sorted(everyone, key=lambda name: (-total.get(name, 0.0), name))
-    notes = evidence.lacking(bundle, trees)
-    abstained, sure = confidence.judge(bundle, trees, [total.get(each, 0.0) for each in order])
-    shares = confidence.shares([total.get(each, 0.0) for each in order], sure)
-    teller = evidence.Teller(bundle, trees)
+    order = ranked(found, total)
+    scores = [total.get(each, 0.0) for each in order]
+    abstained, sure = confidence.judge(bundle, trees, scores, weights or confidence.FITTED)
+    teller = evidence.Teller(trees, found.templates, found.severe)
     causes = [
         Cause(
             service=name,
-            instance=teller.instance(name, found[name]) if name in found else None,
-            kind=teller.kind(found[name]) if name in found else "unknown",
+            instance=teller.instance(name, blames.get(name, {})),
+            kind=teller.kind(blames.get(name, {})),
             score=total.get(name, 0.0),
             confidence=share,
-            evidence=teller.tell(name, found[name]) if name in found else (),
+            evidence=teller.tell(name, blames.get(name, {})) if place < TOLD else (),
             path=evidence.path(symptom, name, callees),
         )
-        for name, share in zip(order, shares, strict=True)
+        for place, (name, share) in enumerate(
+            zip(order, confidence.shares(scores, sure), strict=True)
+        )
     ]
     weight = sum(total.values())
     return Analysis(
@@ -57,90 +101,93 @@ def analyse(bundle: Bundle, signals: frozenset[str] = SIGNALS) -> Analysis:
         causes=tuple(causes),
         abstained=abstained,
         confidence=0.0 if abstained else sure,
-        calls=asked,
+        calls=found.calls,
         blame={name: total[name] / weight for name in order if total.get(name, 0) > 0},
-        notes=notes,
-        seconds=time.perf_counter() - began,
+        notes=evidence.lacking(bundle, trees),
     )
 
 
-def _blames(
-    bundle: Bundle, trees: spans.Trees, callees: Mapping[str, set[str]], signals: frozenset[str]
-) -> tuple[dict[str, dict[str, Blame]], dict[str, float]]:
-    """Of each service, the blame by signal; and its bits in all."""
-    found: dict[str, dict[str, Blame]] = defaultdict(dict)
+def ranked(found: Findings, total: Mapping[str, float]) -> list[str]:
+    """All services, those with most bits first."""
+    everyone = {*found.bundle.services, *total}
+    for each in found.calls:
+        everyone |= {each.caller, each.callee}
+    return sorted(everyone, key=lambda name: (-total.get(name, 0.0), name))
+
+
+def blamed(
+    found: Findings, signals: frozenset[str] = SIGNALS
+) -> tuple[dict[str, dict[str, Blame]], dict[str, float], dict[str, set[str]]]:
+    """Of each service, the blame by signal; its bits in all; and whom each asks."""
+    bundle, trees = found.bundle, found.trees
+    blames: dict[str, dict[str, Blame]] = defaultdict(dict)
     total: dict[str, float] = defaultdict(float)
+    callees: dict[str, set[str]] = defaultdict(set)
+    given = set(bundle.edges.iter_rows())
+    for each in found.calls:
+        if "edges" in signals or (each.caller, each.callee) not in given:
+            callees[each.caller].add(each.callee)
 
-    def add(signal: str, of: Mapping[str, Blame], left: Mapping[str, float]) -> None:
+    def add(signal: str, of: Mapping[str, Blame]) -> None:
         for name, each in of.items():
-            found[name][signal] = dataclasses.replace(each, bits=left[name])
-            total[name] += left[name]
+            blames[name][signal] = each
+            total[name] += each.bits
 
-    windows = trees.traces
-    if windows.get(INCIDENT) and (windows.get(BASELINE) or windows.get(LOCAL)):
-        if "time" in signals:
-            lost = blame.of_time(timing.lost(trees), windows[INCIDENT])
-            add("time", lost, {name: each.bits for name, each in lost.items()})
-        changed, left = _behaviour(bundle, trees, callees, signals)
-        add("structure", changed, left)
-    if "metrics" in signals and (bundle.alert or not windows):
+    if "time" in signals and not found.items.is_empty():
+        add("time", blame.of_time(found.items, trees.traces[INCIDENT]))
+    if found.events:
+        add("structure", _behaviour(found, callees, signals))
+    if "metrics" in signals and (bundle.alert or not trees.traces):
         alert = bundle.alert
-        changes = metrics.changes(bundle.metrics)
-        moved = blame.of_metrics(
-            changes, callees, alert and alert.service, alert.metric if alert else ""
-        )
-        add("metrics", moved, {name: each.bits for name, each in moved.items()})
-    return dict(found), dict(total)
+        service, metric = (alert.service, alert.metric) if alert else (None, "")
+        add("metrics", blame.of_metrics(found.changes, callees, service, metric))
+    return dict(blames), dict(total), dict(callees)
 
 
 def _behaviour(
-    bundle: Bundle, trees: spans.Trees, callees: Mapping[str, set[str]], signals: frozenset[str]
-) -> tuple[dict[str, Blame], dict[str, float]]:
+    found: Findings, callees: Mapping[str, set[str]], signals: frozenset[str]
+) -> dict[str, Blame]:
     """Bits of changed behaviour, the mean of those against each healthy window."""
-    lines = pl.DataFrame(schema={"row": pl.Int64, "template": pl.Int64})
-    names: list[str] = []
-    severe: set[int] = set()
-    if "logs" in signals and not bundle.logs.is_empty():
-        told = logs.templates(bundle.logs)
-        of_spans = logs.of_spans(told, trees)
-        names = of_spans["template"].unique(maintain_order=True).to_list()
-        numbers = {name: number for number, name in enumerate(names)}
-        lines = of_spans.with_columns(
-            pl.col("template").replace_strict(numbers, return_dtype=pl.Int64)
-        )
-        worst = told.filter(pl.col("severity").str.to_uppercase().is_in(SEVERE))
-        severe = {numbers[name] for name in worst["template"].unique() if name in numbers}
-    services = trees.ops["service"].to_list()
-    known = trees.spans.drop_nulls("callee").group_by("op").agg(pl.col("callee").unique())
-    asked = {op: names_[0] for op, names_ in known.iter_rows() if len(names_) == 1}
-    votes = [
-        window for window in (BASELINE, LOCAL) if trees.traces.get(window)
-    ]
+    kinds = {
+        *(("child", "again", "next") if "structure" in signals else ()),
+        *(("log", "then") if "logs" in signals else ()),
+        *(("failure",) if "errors" in signals else ()),
+    }
+    services = found.trees.ops["service"].to_list()
+    known = found.trees.spans.drop_nulls("callee").group_by("op").agg(pl.col("callee").unique())
+    asked = {op: whom[0] for op, whom in known.iter_rows() if len(whom) == 1}
     merged: dict[str, Blame] = defaultdict(Blame)
-    left: dict[str, float] = defaultdict(float)
-    for window in votes:
-        seen = structure.events(trees, lines, window)
-        if "errors" not in signals:
-            seen = seen.filter(pl.col("kind") != "failure")
-        if "structure" not in signals:
-            seen = seen.filter(pl.col("kind").is_in(["failure", "log", "then"]))
-        of = blame.of_events(seen, services, asked, severe)
-        for name, bits in blame.explained(
-            {name: each.bits for name, each in of.items()}, callees
-        ).items():
-            left[name] += bits / len(votes)
-            merged[name].rows += [{**row, "against": window} for row in of[name].rows]
+    for all_of_them in found.events.values():
+        seen = all_of_them.filter(pl.col("kind").is_in(kinds))
+        of = blame.of_events(seen, services, asked, found.severe)
+        left = blame.explained({name: each.bits for name, each in of.items()}, callees)
+        for name, each in of.items():
+            merged[name].bits += left[name] / len(found.events)
+            merged[name].rows += each.rows
     for each in merged.values():
         each.rows.sort(key=lambda row: -row["bits"])
-        for row in each.rows:
-            if row["kind"] in ("log", "then"):
-                row["told"] = names[row["event"]] if row["event"] >= 0 else ""
-                row["told_after"] = names[row["after"]] if row["after"] >= 0 else ""
-                row["severe"] = row["kind"] == "log" and row["event"] in severe
-    return dict(merged), dict(left)
+    return dict(merged)
 
 
-def calls(bundle: Bundle, trees: spans.Trees, signals: frozenset[str] = SIGNALS) -> tuple[Call, ...]:
+def _lines(bundle: Bundle, trees: Trees) -> tuple[pl.DataFrame, tuple[str, ...], frozenset[int]]:
+    """The log lines of spans, with numbers for templates; the templates; those of errors."""
+    nothing = pl.DataFrame(schema={"row": pl.Int64, "template": pl.Int64})
+    none: tuple[pl.DataFrame, tuple[str, ...], frozenset[int]] = (nothing, (), frozenset())
+    if bundle.logs.is_empty() or trees.spans.is_empty():
+        return none
+    told = logs.templates(bundle.logs)
+    of_spans = logs.of_spans(told, trees)
+    if of_spans.is_empty():
+        return none
+    names = of_spans["template"].unique(maintain_order=True).to_list()
+    numbers = {name: number for number, name in enumerate(names)}
+    lines = of_spans.with_columns(pl.col("template").replace_strict(numbers, return_dtype=pl.Int64))
+    worst = told.filter(pl.col("severity").str.to_uppercase().is_in(SEVERE))
+    severe = {numbers[name] for name in worst["template"].unique() if name in numbers}
+    return lines, tuple(names), frozenset(severe)
+
+
+def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
     """The call graph: of spans, and of the bundle's edges."""
     tree = trees.spans
     crossing = tree.filter(pl.col("parent") >= 0).select(
@@ -177,13 +224,12 @@ def calls(bundle: Bundle, trees: spans.Trees, signals: frozenset[str] = SIGNALS)
         )
         for row in both.iter_rows(named=True)
     }
-    if "edges" in signals:
-        for caller, callee in bundle.edges.iter_rows():
-            found.setdefault((caller, callee), Call(caller, callee))
+    for caller, callee in bundle.edges.iter_rows():
+        found.setdefault((caller, callee), Call(caller, callee))
     return tuple(found.values())
 
 
-def _entrance(trees: spans.Trees) -> str | None:
+def _entrance(trees: Trees) -> str | None:
     """Where requests come in: the service of most roots in the incident."""
     roots = trees.spans.filter((pl.col("window") == INCIDENT) & (pl.col("parent") < 0))
     if roots.is_empty():

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from prove.rca.structure import NOTHING
 
 Row = dict[str, Any]
 PRIOR = 0.5
-"""Of one more edge, of which nothing is known, being as slow as those that are seen."""
+"""Of another caller's calls, of which nothing is known, being as slow as those that are seen."""
 
 
 @dataclass
@@ -38,9 +38,9 @@ def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
     """Bits of time lost, by service; rows are timing.lost's, with `side`: inside, asked, asks.
 
     What lies between two services is the doing of either. It is laid on each by how far its other
-    calls of that direction suffer alike. A service's share of all loss, the information of its
-    times, how much longer its requests take for it, and whether so much is more than chance among
-    so many kinds of work, multiply.
+    calls of that direction suffer alike; where there is no other, on the callee. A service's share
+    of all loss, the information of its times, how much longer its requests take for it, and whether
+    so much is more than chance among so many kinds of work, multiply.
     """
     nodes: dict[str, _Node] = defaultdict(_Node)
     for row in items.to_dicts():
@@ -78,8 +78,8 @@ def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
 
 
 def _lost(node: _Node) -> float:
-    lost = sum(max(0.0, row["loss_ms"]) for row in node.inside)
-    for calls in (node.asked, node.asks):
+    lost = sum(max(0.0, float(row["loss_ms"])) for row in node.inside)
+    for calls, prior in ((node.asked, PRIOR), (node.asks, 0.0)):
         for row in calls:
             delay = row["after_ms"] - row["healthy_ms"]
             if row["loss_ms"] <= 0 or delay <= 0:
@@ -89,7 +89,7 @@ def _lost(node: _Node) -> float:
                 for other in calls
                 if other is not row
             ]
-            lost += row["loss_ms"] * (sum(others) + PRIOR) / (len(others) + 1)
+            lost += float(row["loss_ms"]) * (sum(others) + prior) / (len(others) + 1)
     return lost
 
 
@@ -106,7 +106,7 @@ def _rarity(bits: float) -> float:
 
 
 def of_events(
-    events: pl.DataFrame, services: Sequence[str], calls: Mapping[int, str], failures: set[int]
+    events: pl.DataFrame, services: Sequence[str], calls: Mapping[int, str], failures: Set[int]
 ) -> dict[str, Blame]:
     """Bits of changed behaviour, by service; rows are structure.events'.
 
@@ -154,7 +154,7 @@ def of_events(
     return dict(found)
 
 
-def is_failure(row: Row, failures: set[int]) -> bool:
+def is_failure(row: Row, failures: Set[int]) -> bool:
     """Whether an event is one: a failed span, or a line logged as an error."""
     return row["kind"] == "failure" or (row["kind"] == "log" and row["event"] in failures)
 
@@ -180,7 +180,9 @@ def of_metrics(
 
     Where an alert tells its `metric`, services are asked for the same one, changed in the same
     direction. What a callee's change explains is taken off; what is left counts as much as all that
-    it explains in turn: the bits of the service and of those that ask it, at any depth.
+    it explains in turn: the bits of the service and of those that ask it, at any depth. A service
+    that asks nobody may be a name for the way to another (a proxy, a load balancer): so far as one
+    that does ask others, and is asked by the same caller, changed too, that is likelier.
     """
     rows = changes
     same = changes.filter(pl.col("metric") == metric)
@@ -198,6 +200,10 @@ def of_metrics(
         below = max((bits.get(each, 0.0) for each in callees.get(service, ())), default=0.0)
         alone = max(0.0, bits[service] - below)
         felt = sum(bits.get(each, 0.0) for each in reached(callers, service) | {service})
+        beside = {each for caller in callers.get(service, ()) for each in callees[caller]}
+        if not callees.get(service):
+            behind = [bits.get(each, 0.0) for each in beside if callees.get(each)]
+            alone *= 2 ** -max(behind, default=0.0)
         blame.bits = math.sqrt(alone * felt)
     return dict(found)
 

@@ -158,10 +158,9 @@ def place(
     """
     at = pl.col(time) / per_s
     inside = _between(at, incident)
-    window = pl.when(inside).then(INCIDENT)
-    if local is not None:
-        window = window.when(_between(at, local)).then(LOCAL)
-    rows = rows.with_columns(window.otherwise(None).cast(pl.Int8).alias("window"))
+    rows = rows.with_columns(
+        _window_of(inside, None if local is None else _between(at, local)).alias("window")
+    )
     return pl.concat(
         [
             before.with_columns(pl.lit(BASELINE, dtype=pl.Int8).alias("window")),
@@ -179,10 +178,8 @@ def place_spans(
         (pl.col("end_unix_nano").max() / 1e9).alias("until"),
     )
     inside = (pl.col("until") >= incident.start_unix_s) & (pl.col("from") <= incident.end_unix_s)
-    window = pl.when(inside).then(INCIDENT)
-    if local is not None:
-        window = window.when(_between(pl.col("from"), local)).then(LOCAL)
-    of = of.with_columns(window.otherwise(None).cast(pl.Int8).alias("window"))
+    before_it = None if local is None else _between(pl.col("from"), local)
+    of = of.with_columns(_window_of(inside, before_it).alias("window"))
     of = of.filter(pl.col("window").is_not_null())
     placed = rows.join(of.select("trace_id", "window"), on="trace_id", how="inner")
     return pl.concat([before.with_columns(pl.lit(BASELINE, dtype=pl.Int8).alias("window")), placed])
@@ -190,6 +187,11 @@ def place_spans(
 
 def _between(at: pl.Expr, window: Window) -> pl.Expr:
     return (at >= window.start_unix_s) & (at <= window.end_unix_s)
+
+
+def _window_of(inside: pl.Expr, before_it: pl.Expr | None) -> pl.Expr:
+    local = pl.lit(None) if before_it is None else pl.when(before_it).then(LOCAL)
+    return pl.when(inside).then(INCIDENT).otherwise(local).cast(pl.Int8)
 
 
 def _window(told: Mapping[str, Any]) -> Window:

@@ -99,4 +99,3 @@ def _busier(bundle: Bundle, trees: Trees) -> float | None:
     if before_s <= 0 or bundle.incident.seconds <= 0 or not before:
         return None
     return (traces.get(INCIDENT, 0) / bundle.incident.seconds) / (before / before_s)
-

@@ -1,14 +1,14 @@
 """What was seen, told in sentences with their numbers, and how to see it again."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import polars as pl
 
-from prove.rca.blame import Blame, Row
+from prove.rca.blame import Blame, Row, is_failure
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
-from prove.rca.model import Evidence, Kind
+from prove.rca.model import Evidence, Kind, Signal
 from prove.rca.spans import Trees
 from prove.rca.structure import NOTHING
 
@@ -21,8 +21,11 @@ LONGEST = 90
 class Teller:
     """Of one incident."""
 
-    def __init__(self, bundle: Bundle, trees: Trees) -> None:
+    def __init__(
+        self, trees: Trees, templates: Sequence[str] = (), severe: Set[int] = frozenset()
+    ) -> None:
         self._trees = trees
+        self._templates, self._severe = templates, severe
         self._services = trees.ops["service"].to_list()
         self._names = trees.ops["name"].to_list()
         self._during = trees.spans.filter(pl.col("window") == INCIDENT)
@@ -46,6 +49,8 @@ class Teller:
 
     def kind(self, found: Mapping[str, Blame]) -> Kind:
         """What sort of fault the evidence looks like."""
+        if not found:
+            return "unknown"
         signal = max(found, key=lambda each: found[each].bits)
         rows = found[signal].rows
         if found[signal].bits <= 0 or not rows:
@@ -53,8 +58,8 @@ class Teller:
         if signal == "time":
             return self._slowness(rows)
         if signal == "structure":
-            first = rows[0]
-            failing = first["kind"] == "failure" or first.get("severe", False)
+            telling = [row for row in rows if row["bits"] >= rows[0]["bits"] / 2]
+            failing = any(is_failure(row, self._severe) for row in telling)
             return "errors" if failing else "omission"
         return "resource"
 
@@ -95,7 +100,9 @@ class Teller:
     def _time(self, service: str, row: Row) -> Evidence:
         name = self._names[row["op"]]
         before, after = row["healthy_ms"], row["after_ms"]
-        spans = f"median of {row['n_after']:,} spans, before of {row['n_before'] + row['n_local']:,}"
+        spans = (
+            f"median of {row['n_after']:,} spans, before of {row['n_before'] + row['n_local']:,}"
+        )
         numbers = f"{_ms(after)}, {_ms(before)} before ({spans})"
         if row["side"] == "inside":
             told = f"`{name}` of {service} itself takes {numbers}"
@@ -130,9 +137,9 @@ class Teller:
             f" before (in {row['n_before']:,})"
         )
         whose = "" if where == service else f", and so do other callers of {service}"
-        signal = "logs" if row["kind"] in ("log", "then") else "structure"
-        if row["kind"] == "failure" or row.get("severe"):
-            signal = "errors" if row["kind"] == "failure" else "logs"
+        signal: Signal = "logs" if row["kind"] in ("log", "then") else "structure"
+        if row["kind"] == "failure":
+            signal = "errors"
         chosen = self._during.filter(pl.col("op") == row["op"])
         if row["kind"] in ("child", "again", "next") and row["event"] != NOTHING:
             mothers = self._trees.spans.filter(pl.col("op") == row["event"])["parent"]
@@ -144,7 +151,7 @@ class Teller:
         elif row["kind"] == "failure":
             chosen = chosen.filter("failed")
         return Evidence(
-            signal,  # type: ignore[arg-type]
+            signal,
             f"`{name}` of {where} {does} {share}{whose}.",
             name,
             row["healthy"],
@@ -159,13 +166,13 @@ class Teller:
         if row["kind"] == "failure":
             return "fails, and nothing below it does,"
         if row["kind"] == "log":
-            level = " as an error" if row.get("severe") else ""
-            return f"logs{level} “{_cut(row['told'])}”"
+            level = " as an error" if row["event"] in self._severe else ""
+            return f"logs{level} “{_cut(self._templates[row['event']])}”"
         if row["kind"] == "then":
-            after = _cut(row["told_after"])
+            after = _cut(self._templates[row["after"]])
             if row["event"] == NOTHING:
                 return f"logs nothing more after “{after}”"
-            return f"after “{after}” logs “{_cut(row['told'])}”"
+            return f"after “{after}” logs “{_cut(self._templates[row['event']])}”"
         if row["kind"] == "next" and row["event"] == NOTHING:
             return f"asks nothing more after `{self._names[row['after']]}`"
         child = self._names[row["event"]]
@@ -228,7 +235,11 @@ def lacking(bundle: Bundle, trees: Trees) -> tuple[str, ...]:
     """What there was none of, a sentence each."""
     lacks = []
     windows = trees.traces
-    for name, table in (("spans", bundle.spans), ("metrics", bundle.metrics), ("logs", bundle.logs)):
+    for name, table in (
+        ("spans", bundle.spans),
+        ("metrics", bundle.metrics),
+        ("logs", bundle.logs),
+    ):
         if table.is_empty():
             lacks.append(f"There are no {name}.")
         elif not set(table["window"].unique()) & {BASELINE, LOCAL}:

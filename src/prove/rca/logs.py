@@ -12,6 +12,8 @@ _VALUES = (
 )
 LONGEST = 200
 """Characters of a line that are looked at; what comes after is data, as a rule."""
+
+
 def templates(logs: pl.DataFrame) -> pl.DataFrame:
     """The lines (bundle.LOGS) with `template`: the line, its values masked."""
     masked = pl.col("body").str.slice(0, 4 * LONGEST)

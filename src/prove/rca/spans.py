@@ -16,10 +16,10 @@ Floats = npt.NDArray[np.float64]
 class Trees:
     """`spans`, a row each, sorted by parent and start, so that children lie side by side.
 
-    Columns: window, trace (number), service, instance, op (number of service and name), parent
-    (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the service
-    that a client span asked, null for other spans), callee_op (of its only child, -1), torn (its parent is not
-    there), failed.
+    Columns: window, trace (number), span_id, service, instance, op (number of service and name),
+    parent (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the
+    service that a client span asked, null for other spans), callee_op (of its only child, else -1),
+    torn (its parent is not there), failed.
     `ops` has a row for each op, in order: service, name.
     """
 

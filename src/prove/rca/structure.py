@@ -52,11 +52,18 @@ def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
         .join(totals, on=CASE, how="left")
         .filter((pl.col("n_after") > 0) & (pl.col("n_before") > 0))
     )
-    k, k_after, n, n_after = (
-        counted[each].to_numpy().astype(np.float64)
-        for each in ("k_before", "k_after", "n_before", "n_after")
+    more = (pl.col("n_after") / traces.get(INCIDENT, 1)) / (
+        pl.col("n_before") / traces.get(against, 1)
     )
-    more = (n_after / traces.get(INCIDENT, 1)) / (n / traces.get(against, 1))
+    return rated(counted.with_columns(more.alias("more")))
+
+
+def rated(counted: pl.DataFrame) -> pl.DataFrame:
+    """Rates and bits by counts: k_ of n_, before and after; more: see `surprise`."""
+    k, k_after, n, n_after, more = (
+        counted[each].to_numpy().astype(np.float64)
+        for each in ("k_before", "k_after", "n_before", "n_after", "more")
+    )
     return counted.with_columns(
         pl.Series("healthy", k / n),
         pl.Series("rate", k_after / n_after),

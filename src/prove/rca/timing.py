@@ -5,9 +5,9 @@ import math
 import numpy as np
 import polars as pl
 
+from prove.rca import structure
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL
 from prove.rca.spans import Floats, Trees
-from prove.rca.structure import Z
 
 FEW = 5
 """A median of fewer spans than these says little: that window isn't asked."""
@@ -21,10 +21,11 @@ ITEMS = ["service", "op", "callee", "callee_op"]
 def lost(trees: Trees) -> pl.DataFrame:
     """A row for each kind of work: an op inside a service, or a client op and what it asks.
 
-    before_ms, after_ms: median own time; loss_ms: how much more than in any healthy window, per
-    trace of the incident; traces: of the incident, with such work; lasted_ms: median length of the
-    healthy ones; bits: see `divergence`; shift: in [-1, 1], the chance that a span of the incident took longer
-    than a healthy one less the chance of the contrary (Cliff's delta, from Mann and Whitney's U).
+    before_ms, local_ms, after_ms: median own time, of n_ spans; healthy_ms: of those before the
+    nearest to after; loss_ms: how much more, in each trace of the incident; traces: how many of
+    those have such work; lasted_ms: the median length of healthy ones that do; bits: see
+    `divergence`; shift: in [-1, 1], the chance that a span of the incident took longer than a
+    healthy one, less that of the contrary (Cliff's delta, from Mann and Whitney's U).
     """
     spans, traces = trees.spans, max(1, trees.traces.get(INCIDENT, 0))
     lasted = (pl.col("end_ns").max() - pl.col("start_ns").min()) / 1e6
@@ -90,6 +91,6 @@ def divergence(shift: Floats, n_before: Floats, n_after: Floats) -> Floats:
 
     No more than those of one in n_before + 1: what so few healthy ones can't tell isn't told.
     """
-    error = Z * math.pi / 2 * np.sqrt(1 / n_before + 1 / n_after)
+    error = structure.Z * math.pi / 2 * np.sqrt(1 / n_before + 1 / n_after)
     sure = np.maximum(0.0, np.abs(shift) - error)
     return np.minimum(np.log2(1 + sure**2 / 4), np.log2(n_before + 1))

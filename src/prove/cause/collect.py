@@ -1,0 +1,117 @@
+"""Labelled bundles of our own incidents, laid out as those of others are:
+
+    bundles/own/prove-20261129T201500/    the bundle
+    truth/own/prove-20261129T201500.json  what was done
+    cases.jsonl                           which case of the plan that was, one a line
+    incidents/                            the records, with all that clients saw
+
+A run that is stopped is gone on with: cases in `cases.jsonl` are done.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prove.cause import truth
+from prove.cause.plan import DATASET, Case
+from prove.errors import UserError
+from prove.incident import bundle, evidence, record
+from prove.incident.record import Incident
+from prove.incident.target import Target
+
+BUNDLES, TRUTHS, CASES = "bundles", "truth", "cases.jsonl"
+
+
+def done(out: Path) -> dict[str, str]:
+    """Of each case that has been run, the id of its bundle; '' where it could not be had."""
+    return {str(line["case"]): str(line["id"]) for line in _lines(out / CASES)}
+
+
+def left(cases: Sequence[Case], out: Path) -> list[Case]:
+    """What is still to be run."""
+    known = done(out)
+    return [case for case in cases if case.name not in known]
+
+
+def keeper(cases: Sequence[Case], out: Path) -> Callable[[Target, Incident, Path], None]:
+    """What the runner calls once a case is over: keeps the evidence, bundle and truth."""
+    by_name = {case.name: case for case in cases}
+
+    def keep(target: Target, incident: Incident, directory: Path) -> None:
+        evidence.keep(target, incident, directory)
+        label(by_name[incident.scenario], directory, out)
+
+    return keep
+
+
+def label(case: Case, directory: Path, out: Path) -> None:
+    """Put a finished run's bundle and truth to the others; raises UserError."""
+    incident, found = record.read(directory), bundle.read(directory)
+    kept = ""
+    if found is not None and incident.verdict not in ("not possible", "interrupted"):
+        kept = found.id
+        target = out / BUNDLES / DATASET / kept
+        try:
+            shutil.copytree(directory / record.BUNDLE, target, dirs_exist_ok=True)
+            path = out / TRUTHS / DATASET / f"{kept}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            told = json.dumps(truth_of(case, incident, kept, found.quality), indent=1)
+            path.write_text(told + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{out} cannot be written to: {error.strerror}") from None
+    said = incident.analysed.model_dump() if incident.analysed else None
+    line = {"case": case.name, "id": kept, "verdict": incident.verdict, "analysed": said}
+    try:
+        with (out / CASES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise UserError(f"{out / CASES} cannot be written to: {error.strerror}") from None
+
+
+def truth_of(case: Case, incident: Incident, id_: str, quality: str) -> dict[str, Any]:
+    """The label. Where nothing is broken it has no `root_cause_service`: nobody is to be named.
+
+    `kinds` are the names under which the fault passes; `others` what else was broken at once.
+    """
+    label: dict[str, Any] = {
+        "id": id_,
+        "dataset": DATASET,
+        "quality": quality,
+        "fault_type": "load only" if case.more_load else "no fault",
+        "injected_at_unix_s": (incident.injected_unix_us or incident.started_unix_us) / 1e6,
+        "case": case.name,
+        "severity": case.severity,
+        "load": {"reads_per_s": case.reads_per_s, "checkouts_per_s": case.checkouts_per_s},
+        "others": [],
+    }
+    if not case.faults:
+        return label
+    first, *others = [each.cause for each in case.faults]
+    return label | {
+        "root_cause_service": truth.service(first),
+        "root_cause_instance": None,
+        "root_cause_component": first.component,
+        "fault_type": first.kind,
+        "kinds": list(truth.kinds(first)),
+        "others": [
+            {
+                "root_cause_service": truth.service(each),
+                "fault_type": each.kind,
+                "kinds": list(truth.kinds(each)),
+            }
+            for each in others
+        ],
+    }
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The last may be torn: then its case is run again."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

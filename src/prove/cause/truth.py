@@ -1,0 +1,87 @@
+"""What an analysis should have said, by what was done: the service, and how that may be called.
+
+Faults are done to a system in more ways than telemetry can tell apart; each has the kinds that a
+person who knows the answer would accept.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from prove.incident.record import Analysed, Cause
+from prove.rca.model import Analysis, Kind
+
+NONE = ("load", "none")
+"""Kinds of truth where nothing is broken: the right answer is none."""
+UNSEEN = ("otel-collector", "prometheus")
+"""What is broken is no part of the shop: to abstain is as right as to name it."""
+KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "answer-twice": ("unknown",),
+    "black-hole": ("network", "latency", "errors"),
+    "cpu": ("cpu", "latency"),
+    "crash": ("errors", "resource", "unknown"),
+    "crash-loop": ("errors", "resource", "unknown"),
+    "declining": ("errors", "omission"),
+    "disk-full": ("errors", "resource"),
+    "down": ("errors", "network", "unknown"),
+    "drip": ("network", "latency"),
+    "error": ("errors", "omission"),
+    "failing": ("errors",),
+    "flapping": ("errors", "network"),
+    "half-open": ("network", "latency", "errors"),
+    "hang": ("latency", "errors", "network"),
+    "latency": ("latency",),
+    "load": ("overload",),
+    "lock": ("latency", "resource", "errors"),
+    "lose-answer": ("network", "errors"),
+    "memory": ("resource", "latency", "cpu"),
+    "pause": ("latency", "network", "errors"),
+    "pool": ("resource", "latency", "errors"),
+    "reset": ("network", "errors"),
+    "slow": ("latency", "network"),
+    "wrong-data": ("omission", "errors", "unknown"),
+}
+"""By the kind of a truth; of a cause on the way between two services, `network` as well."""
+
+
+def kinds(cause: Cause) -> tuple[Kind, ...]:
+    """Under which names the truth passes."""
+    found = KINDS.get(cause.kind, ("unknown",))
+    return ("network", *found) if cause.callee and "network" not in found else found
+
+
+def service(cause: Cause) -> str | None:
+    """Who should be named; None: nobody."""
+    if cause.kind in NONE:
+        return None
+    return cause.callee or cause.service
+
+
+def judged(analysis: Analysis, causes: Sequence[Cause]) -> Analysed:
+    """The answer in short, and whether it is right; without `causes` that isn't known."""
+    first = analysis.causes[0] if analysis.causes else None
+    named = first if first is not None and analysis.abstained is None else None
+    right, right_kind = _right(
+        named.service if named else None, named.kind if named else None, causes
+    )
+    return Analysed(
+        service=named.service if named else None,
+        kind=named.kind if named else "",
+        confidence=round(analysis.confidence, 4),
+        abstained=analysis.abstained.reason if analysis.abstained else "" if named else "no data",
+        ranking=analysis.ranking,
+        right=right,
+        right_kind=right_kind,
+    )
+
+
+def _right(
+    named: str | None, kind: Kind | None, causes: Sequence[Cause]
+) -> tuple[bool | None, bool | None]:
+    if not causes:
+        return None, None
+    faults = [each for each in causes if service(each) is not None]
+    if not faults:
+        return named is None, None
+    if named is None:
+        return all(each.service in UNSEEN for each in faults), None
+    hit = [each for each in faults if service(each) == named]
+    return bool(hit), any(kind in kinds(each) for each in hit) if hit else None

@@ -1,0 +1,217 @@
+"""Made-up incidents: each fault is told from the others, and none is named where there is none."""
+
+import random
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from prove.rca import bundle
+from prove.rca.analysis import analyse
+from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Alert, Bundle
+from prove.rca.model import Analysis
+from tests.support.rca import BEFORE, DURING, Shape, incident
+
+
+def slower(**work: float) -> Shape:
+    return Shape(work=Shape().work | work)
+
+
+def farther(**wire: float) -> Shape:
+    return Shape(wire=Shape().wire | wire)
+
+
+FAULTS = {
+    "slow inside": (slower(pay=60), "pay", {"latency", "cpu"}),
+    "slow at the end": (slower(bank=90), "bank", {"latency", "cpu"}),
+    "the way to it": (farther(bank=80), "bank", {"network"}),
+    "the way to a caller": (farther(pay=80), "pay", {"network"}),
+    "failing": (Shape(fails={"bank": 0.5}), "bank", {"errors"}),
+    "failing in the middle": (Shape(fails={"pay": 0.5}), "pay", {"errors"}),
+    "answers early": (Shape(skips={"pay": 0.6}), "pay", {"omission"}),
+    "asks again": (Shape(tries=3), "pay", {"omission"}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_where_it_is(fault: str) -> None:
+    shape, service, kinds = FAULTS[fault]
+
+    found = analyse(incident(shape))
+
+    assert found.causes[0].service == service, told(found)
+    assert found.causes[0].kind in kinds
+    assert found.abstained is None
+    assert found.causes[0].evidence
+    assert found.causes[0].path[0] == "front"
+    assert found.causes[0].path[-1] == service
+    assert found.causes[0].instance == f"{service}-1"
+
+
+def test_evidence_has_its_numbers_and_its_traces() -> None:
+    found = analyse(incident(slower(pay=60)))
+
+    first = found.causes[0].evidence[0]
+    assert first.subject == "serve pay"
+    assert first.baseline == pytest.approx(10, rel=0.1)
+    assert first.incident == pytest.approx(60, rel=0.1)
+    assert first.trace_ids
+    assert all(each.startswith("t2000-") for each in first.trace_ids)
+    assert "60" in first.sentence or "59" in first.sentence or "61" in first.sentence
+    assert "serve pay" in first.query
+
+
+def test_the_same_bundle_gives_the_same_answer() -> None:
+    made = incident(farther(bank=80))
+
+    assert replace(analyse(made), seconds=0) == replace(analyse(made), seconds=0)
+
+
+def test_an_uninstrumented_dependency_is_named_from_the_calls_to_it() -> None:
+    quiet = Shape(silent=frozenset({"bank"}))
+
+    found = analyse(incident(replace(quiet, work=quiet.work | {"bank": 200}), quiet))
+
+    assert found.causes[0].service == "bank", told(found)
+    assert found.causes[0].path == ("front", "pay", "bank")
+
+
+def test_a_callee_that_falls_silent_is_named() -> None:
+    found = analyse(incident(Shape(silent=frozenset({"cart"}), fails={})))
+
+    assert found.causes[0].service in {"cart", "front"}, told(found)
+
+
+def test_nothing_is_named_where_nothing_is_wrong() -> None:
+    found = analyse(incident(Shape()))
+
+    assert found.abstained is not None
+    assert found.abstained.reason == "no fault visible"
+    assert found.confidence == 0
+
+
+def test_more_load_alone_is_no_fault() -> None:
+    busy = Shape(work={name: ms * 1.2 for name, ms in Shape().work.items()})
+
+    found = analyse(incident(busy, count=100, count_after=400))
+
+    assert found.abstained is not None
+    assert found.abstained.reason in {"load only", "no fault visible"}
+
+
+@pytest.mark.parametrize("skew_ms", [-400.0, 400.0])
+def test_a_clock_that_is_wrong_changes_nothing(skew_ms: float) -> None:
+    wrong = {"pay": skew_ms, "bank": -2 * skew_ms}
+
+    found = analyse(incident(replace(slower(bank=90), skew_ms=wrong), Shape(skew_ms=wrong)))
+
+    assert found.causes[0].service == "bank", told(found)
+
+
+def test_a_fault_is_found_among_spans_that_are_missing() -> None:
+    chosen = random.Random(3)
+
+    found = analyse(incident(slower(bank=90), keep=lambda _row: chosen.random() < 0.7))
+
+    assert found.causes[0].service == "bank", told(found)
+    assert any("parents" in note for note in found.notes)
+
+
+def test_ten_thousand_operations() -> None:
+    made = incident(slower(pay=60), count=2500)
+    number = pl.int_range(pl.len()) % 2500
+    many = made.spans.with_columns(pl.concat_str("name", pl.lit("/"), number).alias("name"))
+
+    found = analyse(
+        replace(
+            made,
+            spans=pl.concat(
+                [
+                    made.spans,
+                    many.with_columns(pl.concat_str("trace_id", pl.lit("x")).alias("trace_id")),
+                ]
+            ),
+        )
+    )
+
+    assert found.causes[0].service == "pay", told(found)
+
+
+def test_without_a_healthy_time_it_says_so() -> None:
+    made = incident(slower(pay=60))
+    during = made.spans.filter(pl.col("window") == INCIDENT)
+
+    found = analyse(replace(made, spans=during))
+
+    assert found.abstained is not None
+    assert found.abstained.reason == "no data"
+
+
+def test_an_empty_bundle_says_so() -> None:
+    found = analyse(Bundle(id="nothing", incident=DURING))
+
+    assert found.abstained is not None
+    assert found.abstained.reason == "no data"
+
+
+def test_one_service_alone() -> None:
+    found = analyse(incident(slower(front=60), keep=lambda row: row["service"] == "front"))
+
+    assert found.causes[0].service == "front"
+
+
+def test_the_minute_before_takes_the_place_of_a_baseline() -> None:
+    made = incident(slower(pay=60))
+    moved = pl.col("window").replace(BASELINE, LOCAL)
+
+    found = analyse(
+        replace(made, baseline=None, local=BEFORE, spans=made.spans.with_columns(moved))
+    )
+
+    assert found.causes[0].service == "pay"
+
+
+def test_metrics_alone_lead_along_the_edges_to_the_cause() -> None:
+    """The alert's own metric is followed; what a callee explains is no cause."""
+    changes = {"front": (100.0, 180.0), "pay": (50.0, 130.0), "bank": (20.0, 100.0), "cart": (8, 8)}
+    rows = [
+        {"time_unix_s": at, "service": name, "instance": None, "metric": metric, "value": value}
+        for name, (before, after) in changes.items()
+        for metric, of_after in (("wait", after), ("other", before * 9))
+        for at, base in (
+            *((1000.0 + second, before) for second in range(60)),
+            *((2000.0 + second, of_after) for second in range(10)),
+        )
+        for value in [base * (1 + 0.02 * ((at * 7) % 5 - 2))]
+    ]
+    table = pl.DataFrame(rows, schema=bundle.METRICS)
+    placed = table.with_columns(
+        pl.when(pl.col("time_unix_s") < 2000)
+        .then(BASELINE)
+        .otherwise(INCIDENT)
+        .cast(pl.Int8)
+        .alias("window")
+    )
+    edges = pl.DataFrame(
+        [("front", "pay"), ("front", "cart"), ("pay", "bank")],
+        schema=bundle.EDGES,
+        orient="row",
+    )
+
+    found = analyse(
+        Bundle(
+            id="metrics",
+            incident=DURING,
+            baseline=BEFORE,
+            alert=Alert("front", "latency", "wait"),
+            metrics=placed,
+            edges=edges,
+        )
+    )
+
+    assert found.causes[0].service == "bank", told(found)
+    assert found.causes[0].path == ("front", "pay", "bank")
+
+
+def told(found: Analysis) -> list[tuple[str, float]]:
+    return [(each.service, round(each.score, 3)) for each in found.causes[:4]]

@@ -1,0 +1,141 @@
+"""How the score is counted, and that it agrees with the judge that came with the incidents."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prove.cli import app
+from prove.rca import analysis, labels, report, scoring
+from prove.rca.bundle import Bundle
+from prove.rca.labels import Label
+from prove.rca.scoring import OURS, Case
+from tests.support.rca import DURING, Shape, incident
+from tests.support.shared import labelled
+
+FEW = (
+    "nezha-ob-20220823-134553",
+    "nezha-ob-20220823-144740",
+    "nezha-tt-20230129-094934",
+    "nezha-tt-20230130-140819",
+    "petshop-temporal_traffic1-test-03",
+)
+"""One of each sort: slow, ending early, told by logs, the network, metrics alone."""
+
+
+def test_places_count_distinct_services() -> None:
+    assert scoring.rank(["a", "a", "b"], "b") == 2
+    assert scoring.rank(["a"], "b") is None
+    scores = scoring.score([1, 2, None, 6])
+    assert scores.ac == (0.25, 0.5, 0.5, 0.5, 0.5)
+    assert scores.avg == pytest.approx(0.45)
+    assert scores.mrr == pytest.approx((1 + 1 / 2 + 1 / 6) / 4)
+
+
+def test_wilsons_interval() -> None:
+    """Ten of ten: 0.722 to 1 (Wilson, 1927)."""
+    low, high = scoring.score([1] * 10).interval(1)
+
+    assert low == pytest.approx(0.722, abs=0.001)
+    assert high == 1
+
+
+def test_the_true_cause_has_no_part_in_the_ranking() -> None:
+    found = analysis.find(incident(Shape(fails={"bank": 0.5})))
+
+    right, wrong = (scoring.solve(Label("x", "d", name, "f"), found) for name in ("bank", "cart"))
+
+    assert right.rankings == wrong.rankings
+    assert right.rank(OURS) == 1
+    assert wrong.rank(OURS) != 1
+
+
+def test_a_confidence_is_fitted_on_other_data_sets_alone() -> None:
+    """What one data set says of itself doesn't reach the weights it is judged by."""
+
+    def case(dataset: str, place: int, bits: float) -> Case:
+        order = ["a", "b"] if place == 1 else ["b", "a"]
+        label = Label(f"{dataset}-{bits}-{place}", dataset, "a", "f")
+        return Case(label, _nothing(), {OURS: order}, (bits, bits / 4), 2)
+
+    others = [case("x", place, bits) for place, bits in ((1, 3.0), (1, 2.0), (2, 0.1), (2, 0.05))]
+    one = scoring.leave_one_out([*others, case("y", 1, 2.5)])
+    other = scoring.leave_one_out([*others, case("y", 2, 2.5)])
+
+    assert [each.weights for each in one if each.dataset == "y"] == [
+        each.weights for each in other if each.dataset == "y"
+    ]
+    assert one[1].weights.bits > 0
+
+
+def _nothing() -> analysis.Findings:
+    return analysis.find(Bundle(id="nothing", incident=DURING))
+
+
+def test_labels_that_are_none_are_told(tmp_path: Path) -> None:
+    (tmp_path / "bundles" / "a").mkdir(parents=True)
+    (tmp_path / "truth").mkdir()
+
+    answer = CliRunner().invoke(
+        app, ["rca", "score", str(tmp_path / "bundles"), "--truth", str(tmp_path / "truth")]
+    )
+
+    assert answer.exit_code != 0
+    assert "no label" in str(answer.exception)
+
+
+def test_it_agrees_with_the_judge_of_the_incidents(tmp_path: Path) -> None:
+    shared = labelled()
+    truth, predictions = tmp_path / "truth", tmp_path / "predictions.jsonl"
+    truth.mkdir()
+    for name in FEW:
+        (path,) = shared.glob(f"truth/*/{name}.json")
+        (truth / path.name).write_bytes(path.read_bytes())
+
+    answer = CliRunner().invoke(
+        app,
+        [
+            *("rca", "score", str(shared / "bundles"), "--truth", str(truth)),
+            *("--predictions", str(predictions), "--report", str(tmp_path / "page.md"), "--json"),
+        ],
+    )
+    assert answer.exit_code == 0, answer.exception or answer.output
+    ours = json.loads(answer.stdout)
+    judged = subprocess.run(
+        [sys.executable, shared / "score.py", predictions, truth],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    for dataset, methods in ours.items():
+        (line,) = [each for each in judged.splitlines() if each.startswith(f"dataset {dataset}")]
+        told = dict(re.findall(r"(AC@\d|Avg@5|MRR) ([\d.]+)", line))
+        mine = methods[OURS]
+        for k in ("1", "3", "5"):
+            assert float(told[f"AC@{k}"]) == pytest.approx(mine["ac"][k], abs=0.0006)
+        assert float(told["Avg@5"]) == pytest.approx(mine["avg@5"], abs=0.0006)
+        assert float(told["MRR"]) == pytest.approx(mine["mrr"], abs=0.0006)
+        assert mine["ac"]["1"] == 1.0, f"{dataset}: these were found when this test was written"
+    page = (tmp_path / "page.md").read_text()
+    assert "## Left out, one data set after another" in page
+    assert "chance" in page
+
+
+def test_a_page_has_a_row_for_each_line_of_a_table() -> None:
+    text = report.page({"T": ("Told.", (["a", "b"], [["1", "2"], ["3", "4"]]))}, "# Head\n")
+
+    assert text == "# Head\n\n## T\n\nTold.\n\n| a | b |\n| :-- | :-- |\n| 1 | 2 |\n| 3 | 4 |\n"
+
+
+def test_labels_are_read_below_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "x.json").write_text(
+        json.dumps({"id": "x", "dataset": "d", "root_cause_service": "s", "fault_type": "f"})
+    )
+
+    assert labels.read(tmp_path) == {"x": Label("x", "d", "s", "f")}
