@@ -243,7 +243,9 @@ def test_one_order_is_placed_and_cancelled(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_one_order_that_fails_says_why() -> None:
-    assert order_once(FakeShop(statuses=[503], problem="/problems/unavailable")) == "503 problem 503"
+    assert (
+        order_once(FakeShop(statuses=[503], problem="/problems/unavailable")) == "503 problem 503"
+    )
 
 
 def test_where_there_is_nothing_something_is_put_to_buy(tmp_path: Path) -> None:
