@@ -244,7 +244,7 @@ def archive(image: Image, reference: str, layers: list[Path], out: Path) -> str:
         ]
         config = json.dumps(configuration(image, [digest for _, digest in packed]), sort_keys=True)
         identity = hashlib.sha256(config.encode()).hexdigest()
-        manifest = {
+        manifest: dict[str, Any] = {
             "Config": f"{identity}.json",
             "RepoTags": [reference],
             "Layers": [f"{digest}.tar" for _, digest in packed],

@@ -512,6 +512,10 @@ def test_a_change_restarts_what_it_is_for(setting: str, restarted: set[str]) -> 
 # -- what the servers are told
 
 
+def firing(alert: str) -> str:
+    return f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
+
+
 @pytest.mark.parametrize("profile", ["standard", "drill"])
 def test_prometheus_and_alertmanager_understand_what_they_are_told(
     profile: str, tmp_path: Path
@@ -578,7 +582,7 @@ def test_what_only_a_cluster_can_tell_is_told(tmp_path: Path) -> None:
                 "input_series": [{"series": name, "values": v} for name, v in series.items()],
                 "promql_expr_test": [
                     {
-                        "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)',
+                        "expr": f"count({firing(alert)}) or vector(0)",
                         "eval_time": at,
                         "exp_samples": [{"value": count}],
                     }

@@ -31,7 +31,7 @@ def server() -> Iterator[str]:
 def database(server: str, request: pytest.FixtureRequest) -> str:
     name = f"{request.node.callspec.params['service']}_{abs(hash(request.node.name))}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+        connection.execute(f'CREATE DATABASE "{name}"')
     return server.rpartition("/")[0] + f"/{name}"
 
 
@@ -71,7 +71,7 @@ def test_an_old_version_serves_upon_a_newer_schema(
     migrate = [program(service), "migrate"]
     subprocess.run(migrate, env=environment(database), check=True)
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(NEWER[service])  # type: ignore[call-overload]
+        connection.execute(NEWER[service])
 
     subprocess.run(migrate, env=environment(database), check=True)  # of a rollback's pod
     port = testing.free_port()

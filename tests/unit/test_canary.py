@@ -1,17 +1,19 @@
 """The canary against a shop that answers as it is told."""
 
 import asyncio
+from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from prove.canary import CUSTOMER, Canary, Outcome, exposition
+from prove.canary import CUSTOMER, TEST_PRODUCT, Canary, Outcome, exposition, once
 
 ORDERS = "/api/v1/orders"
 
@@ -35,6 +37,7 @@ class FakeShop:
         app.add_routes(
             [
                 web.get("/api/v1/products", self.products),
+                web.put("/api/v1/products/{sku}", self.put),
                 web.post(ORDERS, self.order),
                 web.get(ORDERS, self.orders),
                 web.post(ORDERS + "/{id}/cancel", self.cancel),
@@ -50,6 +53,13 @@ class FakeShop:
         item = [{"sku": sku, "stock": self.stock[sku]} for sku in skus[at : at + 1]]
         more = str(at + 1) if at + 1 < len(skus) else None
         return web.json_response({"items": item, "next_cursor": more})
+
+    async def put(self, request: web.Request) -> web.Response:
+        if request.headers["Authorization"] != "Bearer opensesame":
+            return web.json_response({"title": "Unauthorized"}, status=401)
+        product = await request.json()
+        self.stock[request.match_info["sku"]] = product["stock"]
+        return web.json_response(product, status=201)
 
     async def order(self, request: web.Request) -> web.Response:
         self.keys.append(request.headers["Idempotency-Key"])
@@ -211,3 +221,41 @@ def test_prometheus_is_told_the_last_outcome() -> None:
     assert "probe_success 1" in lines
     assert "probe_duration_seconds 0.250000" in lines
     assert "probe_success 0" in exposition(Outcome(False, 1))
+
+
+def order_once(shop: FakeShop, token: Path | None = None) -> str:
+    async def main() -> str:
+        async with TestServer(shop.app()) as server:
+            url = str(server.make_url("")).rstrip("/")
+            return await once(
+                Namespace(products=url, orders=url, interval=1, timeout=30, admin_token_file=token)
+            )
+
+    return asyncio.run(main())
+
+
+def test_one_order_is_placed_and_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
+    shop = FakeShop()
+
+    assert order_once(shop) == ""
+    assert shop.cancelled == ["o1"]
+    assert "ordered and cancelled in" in capsys.readouterr().out
+
+
+def test_one_order_that_fails_says_why() -> None:
+    assert (
+        order_once(FakeShop(statuses=[503], problem="/problems/unavailable")) == "503 problem 503"
+    )
+
+
+def test_where_there_is_nothing_something_is_put_to_buy(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("opensesame\n")
+    shop = FakeShop(stock={})
+
+    assert order_once(shop).startswith("there is nothing in stock")
+    assert order_once(shop, token) == ""
+    assert shop.bodies[0]["lines"][0]["sku"] == TEST_PRODUCT["sku"]
+
+    token.write_text("wrong")
+    assert order_once(FakeShop(stock={}), token).startswith("the catalogue takes no product: 401")

@@ -101,6 +101,13 @@ spec:
       # other. Migrations only add (expand), until a later release removes (contract): the old
       # version goes on serving meanwhile, and can be rolled back to.
       initContainers:
+        {{- if $root.Values.postgresql.enabled }}
+        # At the first install all start at once; without it `migrate` would fail, and be tried again
+        # after ever longer pauses.
+        - name: wait-for-database
+          {{- include "prove.container" (list $root (dict "image" $root.Values.postgresql.image "resources" $values.resources)) | nindent 10 }}
+          command: [/bin/sh, -c, "until pg_isready -q -h postgresql -U postgres -d postgres -t 2; do sleep 1; done"]
+        {{- end }}
         - name: migrate
           {{- include "prove.container" (list $root $values) | nindent 10 }}
           args: [migrate]

@@ -12,7 +12,7 @@ _HEAD = """\
 # Values of the chart
 
 `helm install` refuses a value that isn't here, or isn't of its kind. Profiles: `values-kind.yaml`,
-`values-production.yaml`. How to install: [how-to/kubernetes.md](../how-to/kubernetes.md).
+`values-production.yaml`. How to install: [install-the-chart.md](../how-to/install-the-chart.md).
 
 | value | default | meaning |
 |---|---|---|
