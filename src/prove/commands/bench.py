@@ -22,6 +22,7 @@ class Figure(StrEnum):
     rules = "rules"
     faults = "faults"
     mesh = "mesh"
+    causes = "causes"
     all = "all"
 
 
@@ -45,7 +46,8 @@ def bench(
     **growth**: reads and reservations at a thousand to a million products. **rules**: evaluation
     of the SLOs' rules at ten times the series. **faults**: product reads with the fault middleware
     and without it, while no fault is set. **mesh**: the checkout with Envoy before each service and
-    without it; left out by `all` where there is no Envoy.
+    without it; left out by `all` where there is no Envoy. **causes**: time and memory of an
+    analysis of root causes, up to a million spans.
 
     All of it takes about 40 minutes; a figure measured by itself replaces its section of the page.
     Exit code 1 when a target is missed (not with --quick, whose figures mean nothing).
@@ -101,6 +103,7 @@ def bench(
 
 def _measure(figure: str, effort: "Effort", progress: "Progress") -> "Evidence":
     from prove.bench import (
+        causes,
         checkout,
         durability,
         faults,
@@ -122,6 +125,7 @@ def _measure(figure: str, effort: "Effort", progress: "Progress") -> "Evidence":
         "rules": rules.measure_rules,
         "faults": faults.measure_faults,
         "mesh": mesh.measure_mesh,
+        "causes": causes.measure_causes,
     }
     progress.figure(figure)
     with progress.step("is the machine idle?"):
