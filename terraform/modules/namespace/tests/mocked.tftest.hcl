@@ -69,7 +69,7 @@ run "applied" {
   }
 
   assert {
-    condition     = keys(kubernetes_role_binding_v1.this) == tolist(["deployer", "operator"])
+    condition     = sort(keys(kubernetes_role_binding_v1.this)) == tolist(["deployer", "operator"])
     error_message = "Who was named has no role, or somebody else has one."
   }
 

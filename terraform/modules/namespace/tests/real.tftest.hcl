@@ -27,7 +27,7 @@ run "applied" {
   }
 
   assert {
-    condition     = keys(kubernetes_role_binding_v1.this) == tolist(["operator"])
+    condition     = sort(keys(kubernetes_role_binding_v1.this)) == tolist(["operator"])
     error_message = "The operators have no role."
   }
 }
