@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from prove.bench import report
+from prove.bench.causes import Causes, Size
 from prove.bench.checkout import Checkout, Probe
 from prove.bench.durability import Durability
 from prove.bench.durability import Window as Round
@@ -124,6 +125,14 @@ def evidence_of(run: Run | None = None, **figures: Any) -> Evidence:
     )
 
 
+CAUSES = Causes(
+    sizes={
+        50_000: Size(seconds=[0.9, 0.2, 0.21], peak_mib=80),
+        1_000_000: Size(seconds=[6.0, 5.0], peak_mib=1200),
+    }
+)
+
+
 def everything() -> Evidence:
     return evidence_of(
         reads=reads_of(),
@@ -133,6 +142,7 @@ def everything() -> Evidence:
         growth=GROWTH,
         rules=RULES,
         faults=FAULTS,
+        causes=CAUSES,
     )
 
 
@@ -348,3 +358,10 @@ def test_the_terminal_shows_what_the_page_does() -> None:
     for text in ("Product reads", "item, stock", "225", "AWS Retail sample", "1,000,000"):
         assert text in shown.getvalue()
     assert max(map(len, shown.getvalue().splitlines())) <= 100
+
+
+def test_an_analysis_has_limits_of_time_and_ratios_of_memory() -> None:
+    assert [target.reached for target in CAUSES.targets()] == [True, True]
+    assert "| 1,000,000 | 5,000 | 23.8 | 1,200 | 15.0 | 20 |" in report.page(everything(), "")
+    slow = Causes(sizes={50_000: Size(seconds=[0.1, 0.3], peak_mib=80)})
+    assert [target.reached for target in slow.targets()] == [False]

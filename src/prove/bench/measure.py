@@ -46,10 +46,14 @@ class Effort:
     rules_s: int = 60
     fault_rounds: int = 9
     fault_s: int = 20
+    cause_spans: tuple[int, ...] = (50_000, 125_000, 250_000, 500_000, 1_000_000)
+    cause_runs: int = 41
 
 
 FULL = Effort()
 QUICK = Effort(
+    cause_spans=(10_000, 50_000),
+    cause_runs=3,
     read_rounds=1,
     read_s=3,
     warm_up_s=2,

@@ -21,6 +21,7 @@ class Figure(StrEnum):
     growth = "growth"
     rules = "rules"
     faults = "faults"
+    causes = "causes"
     all = "all"
 
 
@@ -43,7 +44,8 @@ def bench(
     beside the one that a crash lost orders of. **startup**: seconds to ready, and memory.
     **growth**: reads and reservations at a thousand to a million products. **rules**: evaluation
     of the SLOs' rules at ten times the series. **faults**: product reads with the fault middleware
-    and without it, while no fault is set.
+    and without it, while no fault is set. **causes**: time and memory of an analysis of root
+    causes, up to a million spans.
 
     All of it takes about 35 minutes; a figure measured by itself replaces its section of the page.
     Exit code 1 when a target is missed (not with --quick, whose figures mean nothing).
@@ -95,7 +97,17 @@ def bench(
 
 
 def _measure(figure: str, effort: "Effort", progress: "Progress") -> "Evidence":
-    from prove.bench import checkout, durability, faults, growth, reads, report, rules, startup
+    from prove.bench import (
+        causes,
+        checkout,
+        durability,
+        faults,
+        growth,
+        reads,
+        report,
+        rules,
+        startup,
+    )
     from prove.bench.measure import this_run
 
     measures = {
@@ -106,6 +118,7 @@ def _measure(figure: str, effort: "Effort", progress: "Progress") -> "Evidence":
         "growth": growth.measure_growth,
         "rules": rules.measure_rules,
         "faults": faults.measure_faults,
+        "causes": causes.measure_causes,
     }
     progress.figure(figure)
     with progress.step("is the machine idle?"):
