@@ -40,9 +40,9 @@ _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
         "Ask: more customers, or the same ones asking again because answers fail?",
     ),
     "resource": (
-        "Confirm: memory, disk, connections or threads of {who} are near their limit.",
-        "Mitigate: restart or enlarge {service}; free what is full before that.",
-        "Ask: since when does it grow? A leak returns after each restart.",
+        "Confirm: the metrics of {who} that are far off; is memory, disk or a pool near its limit?",
+        "Mitigate: free or enlarge what is full; take {service}'s latest change back.",
+        "Ask: since when? What grows slowly returns after each restart.",
     ),
     "unknown": (
         "Confirm: look at {service}'s own logs and latest changes; telemetry doesn't tell more.",
@@ -115,6 +115,6 @@ MEANING: Mapping[Kind, str] = {
     "errors": "it fails",
     "omission": "it answers early, or leaves steps out",
     "overload": "more is asked of it than it carries",
-    "resource": "it runs out of memory, disk or connections",
+    "resource": "its own metrics are far off: memory, disk, connections …",
     "unknown": "telemetry doesn't tell how",
 }

@@ -25,6 +25,8 @@ MOST_NODES = 24
 MOST_ROWS = 22
 """Spans of a trace."""
 COLUMNS = 3
+LEAST = 3
+"""Values of the minutes before, or the baseline is drawn instead."""
 LABELS = 0.4
 """Of the width: the names of spans."""
 _INK, _SOFT, _RULE = "#1f2328", "#59636e", "#c4cbd3"
@@ -128,16 +130,19 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
     """Healthy time may be hours away: it is moved up to the incident, which begins at 0."""
     points = list(zip(each.times_unix_s, each.values, strict=True))
     during = [(at - window.start_unix_s, value) for at, value in points if _in(at, window)]
-    before = [(at, value) for at, value in points if not _in(at, window) and at < window.end_unix_s]
-    if baseline is not None:
-        local = [(at, value) for at, value in before if at > baseline.end_unix_s]
-        shown = local or before
-    else:
-        shown = before
-    last = window.start_unix_s
-    if shown and window.start_unix_s - shown[-1][0] > 2 * window.seconds:
-        last = shown[-1][0]
-    past = [(at - last, value) for at, value in shown]
+    near_s = 3 * max(window.seconds, 60.0)
+    local = [
+        (at, value)
+        for at, value in points
+        if window.start_unix_s - near_s <= at < window.start_unix_s
+    ]
+    # It may also be later: of a week in which all was well.
+    far = [(at, value) for at, value in points if baseline is not None and _in(at, baseline)]
+    shown = local if len(local) >= LEAST else far
+    shown = [point for point in shown if shown[-1][0] - point[0] <= near_s]
+    is_near = bool(shown) and 0 <= window.start_unix_s - shown[-1][0] <= near_s
+    moved = shown[-1][0] if shown and not is_near else window.start_unix_s
+    past = [(at - moved, value) for at, value in shown]
     for part, color in ((past, _BEFORE), (during, _DURING)):
         if part:
             axes.plot(*zip(*_broken(part), strict=True), color=color, linewidth=1.1)
@@ -365,7 +370,7 @@ def _arrow(
 def _of_call(call: Call) -> str:
     told = []
     if call.rate_before is not None and call.rate_after is not None:
-        told.append(f"{call.rate_before:,.1f} → {call.rate_after:,.1f} calls/s")
+        told.append(f"{call.rate_before:.3g} → {call.rate_after:.3g} calls/s")
     if call.gap_before_ms is not None and call.gap_after_ms is not None:
         told.append(f"between: {call.gap_before_ms:,.1f} → {call.gap_after_ms:,.1f} ms")
     return "\n".join(told)
@@ -393,18 +398,18 @@ def _node(
         )
     )
     ink = "white" if blame > 0.55 else _INK
-    room = max(10, round(120 * width))
+    room = max(10, round((120 if width > 0.14 else 145) * width))
     told = f"{blame:.0%} of the blame" if blame >= 0.005 else ""
     if name == analysis.symptom:
         told = f"{told}, felt here" if told else "felt here"
     axes.text(
         at[0],
         at[1] + (0.07 if told else 0),
-        _cut(name, room),
+        _in_two(name, room),
         ha="center",
         va="center",
         color=ink,
-        fontsize=11,
+        fontsize=11 if width > 0.14 else 9,
         fontweight="bold" if name == first else "normal",
         zorder=4,
     )
@@ -433,6 +438,19 @@ def _leads(below: Mapping[str, set[str]], begin: str, to: str) -> bool:
         seen |= fresh
         waiting += fresh
     return False
+
+
+def _in_two(name: str, room: int) -> str:
+    """On one line, or on two; of what is longer still the middle is left out."""
+    if len(name) <= room:
+        return name
+    if len(name) > 2 * room:
+        name = f"{name[: room - 1]}…{name[-room:]}"
+    at = min(room, (len(name) + 1) // 2)
+    breaks = [place + 1 for place, sign in enumerate(name) if sign in "-_/:. "]
+    fitting = [place for place in breaks if len(name) - room <= place <= room]
+    at = min(fitting, key=lambda place: abs(place - at)) if fitting else at
+    return f"{name[:at]}\n{name[at:]}"
 
 
 def _cut(text: str, most: int) -> str:

@@ -54,7 +54,7 @@ def _parts(analysis: Analysis) -> Iterator[list[str]]:
     yield ["", "What to do next"]
     yield [line for step in advice.steps(analysis) for line in _wrapped("  - ", step)]
     if analysis.notes:
-        yield ["", "What was lacking"]
+        yield ["", "Notes"]
         yield [line for note in analysis.notes for line in _wrapped("  - ", note)]
 
 
