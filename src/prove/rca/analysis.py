@@ -15,7 +15,7 @@ from prove.rca.model import Analysis, Call, Cause
 from prove.rca.spans import Trees
 
 SIGNALS = frozenset({"time", "structure", "logs", "errors", "metrics", "edges"})
-TOLD = 10
+TOLD = 5
 """Causes whose evidence is told."""
 SEVERE = {"ERROR", "FATAL", "CRITICAL", "EMERGENCY", "ALERT", "PANIC"}
 
