@@ -81,7 +81,7 @@ def conclude(
         Cause(
             service=name,
             instance=teller.instance(name, blames.get(name, {})),
-            kind=teller.kind(blames.get(name, {})),
+            kind=teller.kind(blames.get(name, {}), bundle.alert.signal if bundle.alert else ""),
             score=total.get(name, 0.0),
             confidence=share,
             evidence=teller.tell(name, blames.get(name, {})) if place < TOLD else (),
