@@ -48,15 +48,10 @@ $ kubectl apply -k k8s/autoscaling
 $ kubectl apply -k k8s/mesh
 ```
 
-<<<<<<< HEAD
-Pods wait for the Secret. `monitoring` is applied by the server since its dashboards are longer than the
-annotation in which `kubectl apply` would keep them. `autoscaling` needs metrics-server; until it is
-applied, a Deployment without `replicas` has one. `mesh` needs Istio ([how](../docs/how-to/mesh.md)).
-=======
 Pods wait for the Secret. `monitoring` is applied by the server, since its dashboards are longer
 than the annotation in which `kubectl apply` would keep them. `autoscaling` needs metrics-server;
-until it is applied, a Deployment without `replicas` has one.
->>>>>>> wc
+until it is applied, a Deployment without `replicas` has one. `mesh` needs Istio
+([how](../docs/how-to/mesh.md)).
 """
 
 
