@@ -238,8 +238,15 @@ def test_a_truth_is_as_those_of_others_and_a_stopped_collection_goes_on(
 
     out = tmp_path / "out"
     out.mkdir()
-    case = next(case for case in singles if case.faults[0].cause.kind == "error")
+    case = next(
+        case
+        for case in singles
+        if (case.faults[0].place, case.faults[0].cause.kind) == ("payment", "error")
+    )
+    recorded.keep(kept)
     collect.label(case, kept, out)
+    counted = {"runs": 1, "right": 1, "right_kind": 1, "abstained": 0}
+    assert collect.tally(cases, out) == {"one fault": counted}
     (path,) = (out / collect.TRUTHS).rglob("*.json")
     told = json.loads(path.read_text())
     assert told["root_cause_service"] == truth.service(case.faults[0].cause)
