@@ -56,6 +56,7 @@ def label(case: Case, directory: Path, out: Path) -> None:
         target = out / BUNDLES / DATASET / kept
         try:
             shutil.copytree(directory / record.BUNDLE, target, dirs_exist_ok=True)
+            record.write(target / bundle.BUNDLE_FILE, _while_it_lasted(found, incident))
             path = out / TRUTHS / DATASET / f"{kept}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             told = json.dumps(truth_of(case, incident, kept, found.quality), indent=1)
@@ -105,6 +106,15 @@ def _sort(case: Case) -> str:
     if case.more_load:
         return "load only"
     return ("no fault", "one fault", "two faults")[len(case.faults)]
+
+
+def _while_it_lasted(found: bundle.Bundle, incident: Incident) -> bundle.Bundle:
+    """Until the fault was taken back: who looks for a cause doesn't wait for the recovery."""
+    if incident.rolled_back_unix_us is None:
+        return found
+    end_s = min(found.incident.end_unix_s, incident.rolled_back_unix_us / 1e6)
+    lasted = found.incident.model_copy(update={"end_unix_s": end_s})
+    return found.model_copy(update={"incident": lasted})
 
 
 def truth_of(case: Case, incident: Incident, id_: str, quality: str) -> dict[str, Any]:
