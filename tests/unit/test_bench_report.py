@@ -362,6 +362,6 @@ def test_the_terminal_shows_what_the_page_does() -> None:
 
 def test_an_analysis_has_limits_of_time_and_ratios_of_memory() -> None:
     assert [target.reached for target in CAUSES.targets()] == [True, True]
-    assert "| 1,000,000 | 5,000 | 23.8 | 1,200 | 15.0 | 20 |" in report.page(everything(), "")
+    assert "| 1,000,000 | 5,000 | 23.8 | 1,200 | 15.0 | 20 |" in report.page(everything(), {})
     slow = Causes(sizes={50_000: Size(seconds=[0.1, 0.3], peak_mib=80)})
     assert [target.reached for target in slow.targets()] == [False]

@@ -210,6 +210,7 @@ def test_metrics_alone_lead_along_the_edges_to_the_cause() -> None:
     )
 
     assert found.causes[0].service == "bank", told(found)
+    assert found.causes[0].kind == "latency"
     assert found.causes[0].path == ("front", "pay", "bank")
 
 

@@ -15,7 +15,7 @@ from prove.rca.model import Analysis, Call, Cause
 from prove.rca.spans import Trees
 
 SIGNALS = frozenset({"time", "structure", "logs", "errors", "metrics", "edges"})
-TOLD = 10
+TOLD = 5
 """Causes whose evidence is told."""
 SEVERE = {"ERROR", "FATAL", "CRITICAL", "EMERGENCY", "ALERT", "PANIC"}
 
@@ -81,7 +81,7 @@ def conclude(
         Cause(
             service=name,
             instance=teller.instance(name, blames.get(name, {})),
-            kind=teller.kind(blames.get(name, {})),
+            kind=teller.kind(blames.get(name, {}), bundle.alert.signal if bundle.alert else ""),
             score=total.get(name, 0.0),
             confidence=share,
             evidence=teller.tell(name, blames.get(name, {})) if place < TOLD else (),

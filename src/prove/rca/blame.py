@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from prove.rca.structure import NOTHING
@@ -80,16 +81,16 @@ def of_time(items: pl.DataFrame, traces: int) -> dict[str, Blame]:
 def _lost(node: _Node) -> float:
     lost = sum(max(0.0, float(row["loss_ms"])) for row in node.inside)
     for calls, prior in ((node.asked, PRIOR), (node.asks, 0.0)):
-        for row in calls:
-            delay = row["after_ms"] - row["healthy_ms"]
+        delays = np.array([row["after_ms"] - row["healthy_ms"] for row in calls])
+        rising = np.sort(np.maximum(delays, 0.0))
+        sums = np.r_[0.0, np.cumsum(rising)]
+        for row, delay in zip(calls, delays, strict=True):
             if row["loss_ms"] <= 0 or delay <= 0:
                 continue
-            others = [
-                min(1.0, max(0.0, (other["after_ms"] - other["healthy_ms"]) / delay))
-                for other in calls
-                if other is not row
-            ]
-            lost += float(row["loss_ms"]) * (sum(others) + prior) / (len(others) + 1)
+            # Of the others, those that wait as long count one, those that wait less their part.
+            less = int(np.searchsorted(rising, delay))
+            others = float(sums[less] / delay) + len(calls) - less - 1
+            lost += float(row["loss_ms"]) * (others + prior) / len(calls)
     return lost
 
 

@@ -47,8 +47,8 @@ class Teller:
                     break
         return tuple(sorted(told, key=lambda item: -item.bits))
 
-    def kind(self, found: Mapping[str, Blame]) -> Kind:
-        """What sort of fault the evidence looks like."""
+    def kind(self, found: Mapping[str, Blame], alerted: str = "") -> Kind:
+        """What sort of fault the evidence looks like; of metrics, what the alert was about."""
         if not found:
             return "unknown"
         signal = max(found, key=lambda each: found[each].bits)
@@ -61,7 +61,7 @@ class Teller:
             telling = [row for row in rows if row["bits"] >= rows[0]["bits"] / 2]
             failing = any(is_failure(row, self._severe) for row in telling)
             return "errors" if failing else "omission"
-        return "resource"
+        return _ALERTED.get(alerted, "resource")
 
     def instance(self, service: str, found: Mapping[str, Blame]) -> str | None:
         """The only one, or the one that is slower than the others by far."""
@@ -254,6 +254,12 @@ def lacking(bundle: Bundle, trees: Trees) -> tuple[str, ...]:
 
 
 FEW_TRACES = 20
+_ALERTED: Mapping[str, Kind] = {
+    "latency": "latency",
+    "errors": "errors",
+    "availability": "errors",
+}
+"""Kinds by an alert's signal."""
 
 
 def _ms(value: float) -> str:

@@ -13,6 +13,7 @@ from prove.rca.bundle import INCIDENT
 from prove.rca.spans import Floats, Trees
 
 NOTHING = -1
+KINDS = pl.Enum(["", "child", "again", "failure", "log", "next", "then"])
 CASE = ["op", "case", "after"]
 EVENT = [*CASE, "kind", "event"]
 Z = 1.28
@@ -81,7 +82,7 @@ def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     children = spans.filter(pl.col("parent") >= 0).select(
         pl.col("parent").alias("row"), pl.col("op").alias("event"), "failed"
     )
-    plain = [pl.lit("").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
+    plain = [_as("").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
     kinds = children.group_by("row", "event").agg(pl.len().alias("times"))
     failing = children.filter("failed").select("row").unique()
     failure = spans.filter("failed").join(failing, on="row", how="anti")
@@ -90,10 +91,10 @@ def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     pairs = [_following(children, "next"), _following(lines, "then")]
     found = pl.concat(
         [
-            kinds.select("row", *plain, "event", kind=pl.lit("child")),
-            kinds.filter(pl.col("times") > 1).select("row", *plain, "event", kind=pl.lit("again")),
-            failure.select("row", *plain, no_event, kind=pl.lit("failure")),
-            lines.select("row", *plain, "event", kind=pl.lit("log")).unique(),
+            kinds.select("row", *plain, "event", kind=_as("child")),
+            kinds.filter(pl.col("times") > 1).select("row", *plain, "event", kind=_as("again")),
+            failure.select("row", *plain, no_event, kind=_as("failure")),
+            lines.select("row", *plain, "event", kind=_as("log")).unique(),
             *(each.with_columns(kind=pl.col("case")) for each in pairs),
         ]
     )
@@ -102,11 +103,15 @@ def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     return found.join(of, on="row", how="inner"), cases
 
 
+def _as(kind: str) -> pl.Expr:
+    return pl.lit(kind, dtype=KINDS)
+
+
 def _following(events: pl.DataFrame, case: str) -> pl.DataFrame:
     """What comes after each of a span's events: row, case, after, event (NOTHING for the last)."""
     return events.select(
         "row",
-        pl.lit(case).alias("case"),
+        _as(case).alias("case"),
         pl.col("event").alias("after"),
         pl.col("event").shift(-1).over("row").fill_null(NOTHING).alias("event"),
     )
