@@ -238,13 +238,21 @@ def test_a_truth_is_as_those_of_others_and_a_stopped_collection_goes_on(
 
     out = tmp_path / "out"
     out.mkdir()
-    case = next(case for case in singles if case.faults[0].cause.kind == "error")
+    case = next(
+        case
+        for case in singles
+        if (case.faults[0].place, case.faults[0].cause.kind) == ("payment", "error")
+    )
+    recorded.keep(kept)
     collect.label(case, kept, out)
+    counted = {"runs": 1, "right": 1, "right_kind": 1, "abstained": 0}
+    assert collect.tally(cases, out) == {"one fault": counted}
     (path,) = (out / collect.TRUTHS).rglob("*.json")
     told = json.loads(path.read_text())
     assert told["root_cause_service"] == truth.service(case.faults[0].cause)
     assert "errors" in told["kinds"]
-    assert (out / collect.BUNDLES / plan.DATASET / told["id"] / "bundle.json").exists()
+    lasted = sources.at(out / collect.BUNDLES / plan.DATASET / told["id"]).incident
+    assert lasted.end_unix_s == incidents.ROLLED_BACK_S  # not until all was well again
     assert case not in collect.left(cases, out)
     assert len(collect.left(cases, out)) == len(cases) - 1
     quiet = next(case for case in cases if not case.faults and not case.more_load)

@@ -22,6 +22,7 @@ from prove.incident.record import Incident
 from prove.incident.target import Target
 
 BUNDLES, TRUTHS, CASES = "bundles", "truth", "cases.jsonl"
+NOBODY = record.Cause(service="nobody", kind="none", component="nothing is broken")
 
 
 def done(out: Path) -> dict[str, str]:
@@ -55,19 +56,65 @@ def label(case: Case, directory: Path, out: Path) -> None:
         target = out / BUNDLES / DATASET / kept
         try:
             shutil.copytree(directory / record.BUNDLE, target, dirs_exist_ok=True)
+            record.write(target / bundle.BUNDLE_FILE, _while_it_lasted(found, incident))
             path = out / TRUTHS / DATASET / f"{kept}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             told = json.dumps(truth_of(case, incident, kept, found.quality), indent=1)
             path.write_text(told + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{out} cannot be written to: {error.strerror}") from None
-    said = incident.analysed.model_dump() if incident.analysed else None
-    line = {"case": case.name, "id": kept, "verdict": incident.verdict, "analysed": said}
+    line: dict[str, Any] = {
+        "case": case.name,
+        "id": kept,
+        "verdict": incident.verdict,
+        "analysed": None,
+    }
+    if (said := incident.analysed) is not None:
+        causes = [each.cause for each in (*case.faults, *case.more_load)] or [NOBODY]
+        right, right_kind = truth.rightness(said.service, said.kind, causes)
+        judged = said.model_copy(update={"right": right, "right_kind": right_kind})
+        line["analysed"] = judged.model_dump()
     try:
         with (out / CASES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise UserError(f"{out / CASES} cannot be written to: {error.strerror}") from None
+
+
+def tally(cases: Sequence[Case], out: Path) -> dict[str, dict[str, int]]:
+    """Of each sort of run that is done: `runs`, `right`, `right_kind` as well, `abstained`.
+
+    As the analysis was when it was collected; `rca score` makes it anew.
+    """
+    sorts = {case.name: _sort(case) for case in cases}
+    found: dict[str, dict[str, int]] = {}
+    for line in _lines(out / CASES):
+        said = line.get("analysed")
+        if said is None or line["case"] not in sorts:
+            continue
+        of = found.setdefault(
+            sorts[line["case"]], {"runs": 0, "right": 0, "right_kind": 0, "abstained": 0}
+        )
+        of["runs"] += 1
+        of["right"] += said["right"] is True
+        of["right_kind"] += said["right_kind"] is True
+        of["abstained"] += said["service"] is None
+    return dict(sorted(found.items()))
+
+
+def _sort(case: Case) -> str:
+    if case.more_load:
+        return "load only"
+    return ("no fault", "one fault", "two faults")[len(case.faults)]
+
+
+def _while_it_lasted(found: bundle.Bundle, incident: Incident) -> bundle.Bundle:
+    """Until the fault was taken back: who looks for a cause doesn't wait for the recovery."""
+    if incident.rolled_back_unix_us is None:
+        return found
+    end_s = min(found.incident.end_unix_s, incident.rolled_back_unix_us / 1e6)
+    lasted = found.incident.model_copy(update={"end_unix_s": end_s})
+    return found.model_copy(update={"incident": lasted})
 
 
 def truth_of(case: Case, incident: Incident, id_: str, quality: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def judged(analysis: Analysis, causes: Sequence[Cause]) -> Analysed:
     """The answer in short, and whether it is right; without `causes` that isn't known."""
     first = analysis.causes[0] if analysis.causes else None
     named = first if first is not None and analysis.abstained is None else None
-    right, right_kind = _right(
+    right, right_kind = rightness(
         named.service if named else None, named.kind if named else None, causes
     )
     return Analysed(
@@ -73,9 +73,13 @@ def judged(analysis: Analysis, causes: Sequence[Cause]) -> Analysed:
     )
 
 
-def _right(
-    named: str | None, kind: Kind | None, causes: Sequence[Cause]
+def rightness(
+    named: str | None, kind: str | None, causes: Sequence[Cause]
 ) -> tuple[bool | None, bool | None]:
+    """Whether the service that is named (None: nobody) is right, and its kind.
+
+    Of several causes each is right. None: that isn't known, or there is no kind to be right.
+    """
     if not causes:
         return None, None
     faults = [each for each in causes if service(each) is not None]

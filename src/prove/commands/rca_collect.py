@@ -91,6 +91,7 @@ def collect(
         "left": len(collecting.left(cases, out)),
         "bundles": str(out / collecting.BUNDLES),
         "truth": str(out / collecting.TRUTHS),
+        "analysed": collecting.tally(cases, out),
     }
     if json_output:
         typer.echo(json.dumps(told, indent=2))
@@ -99,6 +100,11 @@ def collect(
             f"{told['kept']} of {told['planned']} bundles are in {told['bundles']}, "
             f"{told['left']} runs are left"
         )
+        for sort, of in collecting.tally(cases, out).items():
+            typer.echo(
+                f"  {sort:<11}{of['runs']:4} runs: {of['right']} right, {of['right_kind']} with "
+                f"their kind, {of['abstained']} abstained"
+            )
 
 
 def _show(cases: "list[Case]", left: "list[Case]", json_output: bool) -> None:
