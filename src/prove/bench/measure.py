@@ -268,5 +268,5 @@ def _versions() -> dict[str, str]:
         "go": _said("go", "env", "GOVERSION").removeprefix("go") or "none",
         "sqlite": sqlite3.sqlite_version,
         **{package: version(package) for package in PACKAGES},
-        **{name: tool.version or "" for name, tool in tools.TOOLS.items()},
+        **{n: tool.version or "" for n, tool in tools.TOOLS.items() if not tool.on_demand},
     }
