@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from prove import tools
+from prove import files, tools
 from prove.bench.causes import Causes
 from prove.bench.checkout import OVERLOAD, Checkout
 from prove.bench.durability import BEFORE, Durability
@@ -197,16 +197,9 @@ def write(measured: Evidence) -> None:
     evidence = measured.merged(read(root / EVIDENCE))
     if not evidence.figures():
         raise UserError("nothing was measured yet; do it with `provectl bench`")
-    texts = {
-        root / EVIDENCE: evidence.model_dump_json(indent=1) + "\n",
-        root / PAGE: page(evidence, notes(NOTES.read_text(encoding="utf-8"))),
-    }
-    for path, text in texts.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    told = page(evidence, notes(NOTES.read_text(encoding="utf-8")))
+    files.write(root / EVIDENCE, evidence.model_dump_json(indent=1) + "\n")
+    files.write(root / PAGE, told)
 
 
 def read(path: Path) -> Evidence:

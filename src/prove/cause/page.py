@@ -3,13 +3,11 @@
 import base64
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from prove.cause import advice, drawings, examples, text
-from prove.errors import UserError
 from prove.rca.bundle import Bundle
 from prove.rca.model import Analysis, Cause
 
@@ -52,15 +50,6 @@ def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
         example=example,
         ask=ask,
     )
-
-
-def write(path: Path, page: str) -> None:
-    """Raises UserError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def number(value: float | None, unit: str = "") -> str:

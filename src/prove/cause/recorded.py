@@ -6,6 +6,7 @@ The analysis reads the bundle alone; the truth is looked at afterwards, to say w
 import json
 from pathlib import Path
 
+from prove import files
 from prove.cause import sources, text, truth
 from prove.errors import UserError
 from prove.incident import record
@@ -32,10 +33,7 @@ def keep(directory: Path) -> record.Analysed | None:
     if analysis is None:
         return None
     told = json.dumps(text.document(analysis), indent=1, ensure_ascii=False)
-    try:
-        (directory / ANALYSIS).write_text(told + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{directory / ANALYSIS} cannot be written: {error.strerror}") from None
+    files.write(directory / ANALYSIS, told + "\n")
     truths = directory / record.TRUTH
     causes = (
         [each.cause for each in record.read_document(truths, record.Truths).scenarios]

@@ -98,9 +98,10 @@ def find(
     found, notes, ask = _bundle(bundle, live, since, incident, begin, end, alert)
     analysis = sources.explained(found, notes)
     if html is not None:
+        from prove import files
         from prove.cause import page
 
-        page.write(html, page.html(analysis, found, ask))
+        files.write(html, page.html(analysis, found, ask))
     if json_output:
         told = text.document(analysis) | {"html": str(html) if html else None}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))

@@ -117,13 +117,9 @@ def _line(case: "Case") -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from prove.errors import UserError
+    from prove import files
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    files.write(path, text)
     typer.echo(f"wrote {path}", err=True)
 
 

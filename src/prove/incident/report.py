@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from prove import files
 from prove.bars import PhaseBar
 from prove.bench.measure import Run
-from prove.errors import UserError
 from prove.incident.catalogue import Entry
 from prove.incident.judge import Due
 from prove.incident.record import Detection, Incident
@@ -249,11 +249,7 @@ def document(incidents: Sequence[Incident], records: Path, page: Path | None) ->
 def write(directory: Path, incidents: Sequence[Incident], seed: int, run: Run, given: str) -> Path:
     """The page of evidence; raises UserError."""
     path = directory / f"incidents-{seed}.md"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(_page(incidents, seed, run, given), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    files.write(path, _page(incidents, seed, run, given))
     return path
 
 
