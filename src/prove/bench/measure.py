@@ -268,5 +268,5 @@ def _versions() -> dict[str, str]:
         "go": _said("go", "env", "GOVERSION").removeprefix("go") or "none",
         "sqlite": sqlite3.sqlite_version,
         **{package: version(package) for package in PACKAGES},
-        **{n: tool.version or "" for n, tool in tools.TOOLS.items() if not tool.on_demand},
+        **{tool.name: tool.version or "" for tool in tools.of_the_stack()},
     }

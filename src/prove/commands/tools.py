@@ -9,7 +9,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from prove.errors import UserError
-from prove.tools import TOOLS, ConsoleProgress, Program, cache_dir, ensure, find, verify
+from prove.tools import (
+    TOOLS,
+    ConsoleProgress,
+    Program,
+    cache_dir,
+    ensure,
+    find,
+    of_the_stack,
+    verify,
+)
 
 app = typer.Typer(
     name="tools",
@@ -73,7 +82,7 @@ def build(
         provectl tools build prometheus jaeger
     """
     with ConsoleProgress() as progress:
-        ensure(*(names or _of_the_stack()), progress=progress)
+        ensure(*(names or [tool.name for tool in of_the_stack()]), progress=progress)
 
 
 @app.command("verify")
@@ -113,10 +122,6 @@ def path(
         raise UserError(f"there is no binary {name!r}; there are {known}")
     with ConsoleProgress() as progress:
         typer.echo(str(ensure(owner.name, progress=progress)[name]))
-
-
-def _of_the_stack() -> list[str]:
-    return [name for name, tool in TOOLS.items() if not tool.on_demand]
 
 
 def _describe(tool: Program) -> dict[str, object]:

@@ -143,8 +143,7 @@ def build() -> Iterator[Check]:
 
 def _missing() -> list[tools.Program]:
     """What `up` would build first; what is built on demand isn't among it."""
-    always = [program for program in tools.TOOLS.values() if not program.on_demand]
-    programs = [*always, *tools.SERVICES.values()]
+    programs = [*tools.of_the_stack(), *tools.SERVICES.values()]
     return [program for program in programs if tools.find(program) is None]
 
 

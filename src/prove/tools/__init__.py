@@ -8,7 +8,7 @@ their sources.
 from prove.tools import verify
 from prove.tools.builder import cache_dir, check_go, ensure, ensure_service, find, repository_root
 from prove.tools.progress import ConsoleProgress, Progress
-from prove.tools.registry import SERVICES, TOOLS, Binary, Program
+from prove.tools.registry import SERVICES, TOOLS, Binary, Program, of_the_stack
 
 __all__ = [
     "SERVICES",
@@ -22,6 +22,7 @@ __all__ = [
     "ensure",
     "ensure_service",
     "find",
+    "of_the_stack",
     "repository_root",
     "verify",
 ]

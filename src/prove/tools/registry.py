@@ -287,3 +287,8 @@ SERVICES: dict[str, Program] = {
         ),
     )
 }
+
+
+def of_the_stack() -> list[Program]:
+    """The tools that `up` builds before it starts; the others are built when they are asked for."""
+    return [tool for tool in TOOLS.values() if not tool.on_demand]
