@@ -3,7 +3,6 @@
 The same analysis gives the same drawing.
 """
 
-import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from prove import tracetree
 from prove.cause.examples import Example
+from prove.drawing import STYLE, svg
 from prove.rca.bundle import Window
 from prove.rca.model import Analysis, Call, Series
 from prove.tracetree import Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MOST_NODES = 24
 """Services of a graph: those with most blame, and those on the way to them."""
@@ -32,11 +31,7 @@ LABELS = 0.4
 _INK, _SOFT, _RULE = "#1f2328", "#59636e", "#c4cbd3"
 _CAUSE, _BEFORE, _DURING, _OTHER = "#b3261e", "#1f5fa8", "#b3261e", "#9db4cc"
 _STYLE: Any = {
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
+    **STYLE,
     "axes.titlesize": 9,
     "axes.edgecolor": _RULE,
     "xtick.color": _SOFT,
@@ -67,7 +62,7 @@ def graph(analysis: Analysis) -> str:
             _arrow(axes, call, places, _on_path(analysis, call))
         for name, (across, row) in places.items():
             _node(axes, analysis, name, (across, -row), 0.94 / widest)
-        return _text(figure)
+        return svg(figure)
 
 
 def layers(calls: set[tuple[str, str]], names: Sequence[str]) -> dict[str, tuple[float, int]]:
@@ -123,7 +118,7 @@ def courses(series: Sequence[Series], window: Window, baseline: Window | None) -
                 axes.set_axis_off()
             else:
                 _course(axes, each, window, baseline)
-        return _text(figure)
+        return svg(figure)
 
 
 def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None) -> None:
@@ -218,7 +213,7 @@ def waterfall(example: Example, blamed: str | None) -> str:
             )
             axes.spines["left"].set_visible(False)
         grid[-1, 0].set_xlabel("milliseconds since the request's begin", color=_SOFT)
-        return _text(figure)
+        return svg(figure)
 
 
 def _span(
@@ -455,10 +450,3 @@ def _in_two(name: str, room: int) -> str:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _text(figure: "Figure") -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]

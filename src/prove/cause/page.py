@@ -4,9 +4,9 @@ import base64
 import re
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from prove import templates
 from prove.cause import advice, drawings, examples, text
 from prove.rca.bundle import Bundle
 from prove.rca.model import Analysis, Cause
@@ -23,14 +23,7 @@ def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
     blamed = named.service if named and not analysis.abstained else None
     example = examples.find(bundle, named)
     series = examples.series(bundle, analysis.causes)
-    environment = Environment(
-        loader=PackageLoader("prove", "cause"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates.environment("cause")
     environment.filters |= {"number": number, "percent": advice.percent, "told": told}
     return environment.get_template("rca.html.j2").render(
         analysis=analysis,

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from prove import templates
 from prove.errors import UserError
 from prove.incident import (
     bundle,
@@ -203,14 +204,7 @@ def _period(review: Review) -> str:
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("prove", "incident"),
-        autoescape=autoescape,  # noqa: S701 - off for Markdown alone
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates.environment("incident", autoescape=autoescape)
     environment.filters |= {"day": findings.day, "moment": timeline.moment}
     return environment
 

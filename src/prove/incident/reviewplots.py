@@ -1,9 +1,9 @@
 """The course of an incident as one drawing: five plots above each other, of one time axis."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prove.drawing import STYLE, svg
 from prove.incident import sli, timeline, views
 from prove.incident.objectives import Objectives
 from prove.incident.record import Incident
@@ -45,12 +45,8 @@ def draw(
 
     with mpl.rc_context(
         {
+            **STYLE,
             "svg.hashsalt": incident.id,
-            "svg.fonttype": "path",
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlelocation": "left",
             "axes.titlesize": 10,
             "axes.titleweight": "bold",
         }
@@ -75,10 +71,7 @@ def draw(
             f"seconds since the injection ({timeline.moment(of.zero_us)} UTC); shaded: the fault"
             " was in; dotted: a page came"
         )
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]
+        return svg(figure)
 
 
 class _Course:

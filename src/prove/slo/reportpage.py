@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from prove import templates
 from prove.slo.report import Report, lasted, moment, percent
 
 WIDTH, HEIGHT = 720, 120
@@ -12,13 +11,7 @@ WIDTH, HEIGHT = 720, 120
 
 def html(reports: Sequence[Report], title: str) -> str:
     """The page. Everything that comes from a spec is escaped."""
-    environment = Environment(
-        loader=PackageLoader("prove", "slo"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment("slo", keep_trailing_newline=False)
     environment.filters |= {"percent": percent, "moment": moment, "lasted": lasted}
     template = environment.get_template("report.html.j2")
     drawn = [(each, _Drawing(each) if each.left else None) for each in reports]
