@@ -99,12 +99,23 @@ def between(
     In the order in which it was written; what was sent twice comes twice.
     """
     for document in _documents(file, None, written_since_s=start_unix_nano / 1e9):
-        for of in document["resourceSpans"]:
-            resource = attributes_of(of.get("resource", {}).get("attributes"))
-            for scope in of.get("scopeSpans", ()):
-                for span in scope.get("spans", ()):
-                    if start_unix_nano <= int(span["startTimeUnixNano"]) < end_unix_nano:
-                        yield resource, span
+        for resource, span in with_resources(document):
+            if start_unix_nano <= int(span["startTimeUnixNano"]) < end_unix_nano:
+                yield resource, span
+
+
+def with_resources(
+    document: Mapping[str, Any],
+) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
+    """The attributes of its resource, and the span, for each of a document as OTLP has it.
+
+    Raises one of NOT_OTLP when it is something else.
+    """
+    for of in document["resourceSpans"]:
+        resource = attributes_of(of.get("resource", {}).get("attributes"))
+        for scope in of.get("scopeSpans", ()):
+            for span in scope.get("spans", ()):
+                yield resource, span
 
 
 def status(span: Mapping[str, Any]) -> str:

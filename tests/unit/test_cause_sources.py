@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from prove.cause import foreign, live, recorded, sources, truth
-from prove.cause.rows import peer
 from prove.cli import app
 from prove.clients.prometheus import Prometheus, Series
 from prove.errors import UserError
 from prove.incident import objectives, record, report, review
 from prove.rca.bundle import BASELINE, INCIDENT, Window
+from prove.spanrows import peer
 from tests.support import causes, incidents
 
 FROM = foreign.stamp(causes.BEGIN_S)

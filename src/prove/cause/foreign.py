@@ -12,12 +12,11 @@ from typing import Any
 
 import polars as pl
 
-from prove import otlp
-from prove.cause import rows
-from prove.cause.rows import Row
+from prove import otlp, spanrows
 from prove.errors import UserError
 from prove.rca import bundle
 from prove.rca.bundle import Bundle, Window
+from prove.spanrows import Row
 
 ONSET_S = 120.0
 """An alert comes after what it is about: so long before it belongs to no window."""
@@ -117,13 +116,11 @@ def _rows(file: Path) -> Iterator[Row]:
     try:
         for document in _documents(text):
             if "resourceSpans" in document:
-                for of in document["resourceSpans"]:
-                    resource = otlp.attributes_of(of.get("resource", {}).get("attributes"))
-                    for scope in of.get("scopeSpans", ()):
-                        yield from (rows.of_otlp(resource, span) for span in scope.get("spans", ()))
+                for resource, span in otlp.with_resources(document):
+                    yield spanrows.of_otlp(resource, span)
             else:
                 for trace in document["data"]:
-                    yield from rows.of_jaeger(trace)
+                    yield from spanrows.of_jaeger(trace)
     except otlp.NOT_OTLP:
         raise UserError(
             f"{file} holds no spans in a form that is known: OTLP JSON (resourceSpans …, one "

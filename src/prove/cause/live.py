@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import polars as pl
 
 from prove.cause import foreign
-from prove.cause.rows import Row
 from prove.clients.jaeger import Jaeger
 from prove.clients.logs import LogStore
 from prove.clients.prometheus import Prometheus
@@ -21,8 +20,10 @@ from prove.errors import UserError
 from prove.incident import bundle as exported
 from prove.incident import objectives, record
 from prove.incident.objectives import Objectives
+from prove.incident.telemetry import begins
 from prove.rca import bundle
 from prove.rca.bundle import Alert, Bundle, Window
+from prove.spanrows import Row
 from prove.stack import observability, state
 from prove.stack.hints import command
 from prove.stack.settings import StackSettings
@@ -140,11 +141,7 @@ def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> 
     found = []
     for series in prometheus.range(PAGES, asked.start_unix_s, asked.end_unix_s, step_s):
         times = [at_s for at_s, _ in series.points]
-        fired_s = times[-1]
-        for earlier, later in zip(reversed(times[:-1]), reversed(times[1:]), strict=True):
-            if later - earlier > 1.5 * step_s:
-                break
-            fired_s = earlier
+        fired_s = begins(times, step_s)[-1]
         firing = asked.end_unix_s - times[-1] <= 2.5 * step_s
         found.append(Page(series.labels, fired_s, None if firing else times[-1]))
     firing_now = [page for page in found if page.ended_s is None]

@@ -7,10 +7,9 @@ from typing import Any
 
 import httpx
 
-from prove import otlp
-from prove.cause import rows
-from prove.cause.rows import Row
+from prove import otlp, spanrows
 from prove.clients.server import Server
+from prove.spanrows import Row
 from prove.tracetree import Span
 
 MAX_FOUND = 100
@@ -62,7 +61,9 @@ class Jaeger:
         while start_s < end_s:
             until_s = min(end_s, start_s + SLICE_S)
             found += self._server.read(
-                lambda answer: [row for trace in answer["data"] for row in rows.of_jaeger(trace)],
+                lambda answer: [
+                    row for trace in answer["data"] for row in spanrows.of_jaeger(trace)
+                ],
                 "GET",
                 "/api/traces",
                 params={

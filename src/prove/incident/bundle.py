@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prove import otlp, tracetree
-from prove.cause import rows as span_forms
+from prove import otlp, spanrows, tracetree
 from prove.clients.logs import LogStore
 from prove.errors import UserError
 from prove.incident import record, tables
@@ -287,7 +286,7 @@ def span_rows(file: Path | None, window: Window) -> Iterator[Row]:
         file, round(window.start_unix_s * 1e9), round(window.end_unix_s * 1e9)
     ):
         if not is_control(span["name"]):
-            yield span_forms.of_otlp(resource, span)
+            yield spanrows.of_otlp(resource, span)
 
 
 def metric_rows(metrics: Metrics, objectives: Objectives, window: Window) -> Iterator[Row]:

@@ -111,7 +111,7 @@ class Telemetry:
             times = [at_s for at_s, _ in series.points]
             found += [
                 AlertChange.model_validate({"at_unix_us": _us(at_s), "state": state, **told})
-                for at_s in _begins(times, step_s)
+                for at_s in begins(times, step_s)
             ]
             if state == "firing":
                 found += [
@@ -186,7 +186,8 @@ def _page(item: Mapping[str, Any]) -> Page:
     )
 
 
-def _begins(times: Sequence[float], step_s: float) -> list[float]:
+def begins(times: Sequence[float], step_s: float) -> list[float]:
+    """Of values that come every `step_s`, the first one and each first one after a gap."""
     return [*times[:1], *(b for a, b in pairwise(times) if b - a > 1.5 * step_s)]
 
 
