@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import IO, Literal, Self
 
 import psutil
+import yaml
 
 from prove import images
-from prove.tools import ensure
+from prove.kubernetes import kind
+from prove.tools import ensure, repository_root
 from prove.tools.progress import Progress
 from tests.cluster.lab import host
 from tests.cluster.lab.cilium import Cilium
@@ -28,6 +30,7 @@ Network = Literal["bridge", "cilium"]
 TOOLS = ("kubectl", "kubernetes", "coredns", "metrics_server")
 TOY = "prove.local/toy:lab"
 BUYER = "prove.local/buyer:lab"
+METRICS_SERVER = "prove.local/metrics-server:lab"
 PROGRAMS = Path(__file__).parents[1] / "programs"
 MANIFESTS = Path(__file__).parent / "manifests"
 _HOMES = Path("/tmp")  # noqa: S108  made by mkdtemp; a short path, for sockets; not under /run
@@ -174,7 +177,7 @@ class Cluster:
             TOY,
             BUYER,
             "prove.local/coredns:lab",
-            "prove.local/metrics-server:lab",
+            METRICS_SERVER,
         ):
             name = reference.split("/")[1].removesuffix(":lab")
             layer = self.directory / "images" / name
@@ -188,8 +191,26 @@ class Cluster:
 
     def _install_addons(self) -> None:
         kubectl = self.kubectl
-        kubectl.apply(MANIFESTS / "coredns.yaml", MANIFESTS / "metrics-server.yaml")
+        kubectl.apply(MANIFESTS / "coredns.yaml", *metrics_server())
         kubectl.rolled_out("kube-system", "deployment/coredns", "deployment/metrics-server")
+
+
+def metrics_server() -> list[Object]:
+    """As on kind, but for kubelets whose certificates are the cluster's, and sooner figures."""
+    objects: list[Object] = list(yaml.safe_load_all((repository_root() / kind.METRICS).read_text()))
+    (deployment,) = (each for each in objects if each["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container["image"] = METRICS_SERVER
+    ca = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    instead = {
+        "--kubelet-insecure-tls": f"--kubelet-certificate-authority={ca}",
+        # Must be above the time that kubelet is given to answer.
+        "--metric-resolution=15s": "--metric-resolution=10s",
+        "--kubelet-request-timeout=10s": "--kubelet-request-timeout=5s",
+    }
+    container["args"] = [instead.pop(argument, argument) for argument in container["args"]]
+    assert not instead, f"{kind.METRICS} has no {', '.join(instead)}"
+    return objects
 
 
 def _programs(into: Path) -> dict[str, Path]:
