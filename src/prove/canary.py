@@ -25,6 +25,8 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, web
 
+from prove.serving import serving
+
 CUSTOMER = "canary"
 TEST_PRODUCT = {
     "sku": "canary-feed",
@@ -229,13 +231,8 @@ async def serve(arguments: argparse.Namespace) -> None:
 
         app = web.Application()
         app.add_routes([web.get("/metrics", metrics), web.get("/-/ready", ready)])
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, arguments.host, arguments.port).start()
+        async with serving(app, arguments.port, arguments.host):
             await canary.run()
-        finally:
-            await runner.cleanup()
 
 
 async def once(arguments: argparse.Namespace) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from service_kit.ports import claim
 
 from prove.incident.target import Target
+from prove.serving import serving as listening
 
 SLO = "checkout-errors"
 PAGES_AFTER_S = 0.6
@@ -150,13 +150,7 @@ async def serving(installation: Installation) -> AsyncIterator[Target]:
             web.post("/api/v1/query_range", installation.range),
         ]
     )
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        port = claim()[0]
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+    async with listening(app) as port:
         url = f"http://127.0.0.1:{port}"
         names = ("product", "order", "payment", "injector", "prometheus", "alertmanager")
         yield Target(dict.fromkeys(names, url), "secret", "drill", "sqlite")
-    finally:
-        await runner.cleanup()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from service_kit.ports import claim
 from service_kit.testing import wait_until
 
 from prove.incident import ledger, record
 from prove.incident.ledger import Customers, Ledger
 from prove.incident.record import Entry
 from prove.incident.schema import Load
+from prove.serving import serving
 
 
 class Shop:
@@ -73,25 +73,21 @@ def visited(
                 web.get("/api/v1/products/{sku}", shop.product),
             ]
         )
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        port = claim()[0]
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        url = f"http://127.0.0.1:{port}"
-        customers = Customers({"product": url, "order": url}, ledger.goods(), seed=1)
-        customers.load = Load(reads_per_s=40, checkouts_per_s=20)
-        customers.ledger = kept = Ledger(path)
-        task = asyncio.create_task(customers.run())
-        try:
-            await asyncio.to_thread(wait_until, lambda: until(kept.entries), what="the entries")
-            if settle:
-                await customers.settle(time.monotonic() + 120)
-        finally:
-            shop.over.set()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            kept.close()
-            await runner.cleanup()
+        async with serving(app) as port:
+            url = f"http://127.0.0.1:{port}"
+            customers = Customers({"product": url, "order": url}, ledger.goods(), seed=1)
+            customers.load = Load(reads_per_s=40, checkouts_per_s=20)
+            customers.ledger = kept = Ledger(path)
+            task = asyncio.create_task(customers.run())
+            try:
+                await asyncio.to_thread(wait_until, lambda: until(kept.entries), what="the entries")
+                if settle:
+                    await customers.settle(time.monotonic() + 120)
+            finally:
+                shop.over.set()
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                kept.close()
         return list(kept.entries)
 
     return asyncio.run(run())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from prove.serving import serving
 from prove.verify import history
 from prove.verify.clients import (
     BACKOFF_MAX_S,
@@ -58,17 +59,8 @@ def buy(file: Path, wanted: list[Purchase], order: Handler, cancel: Handler | No
         app = web.Application()
         app.router.add_post("/api/v1/orders", order)
         app.router.add_post("/api/v1/orders/{id}/cancel", cancel or order)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            port = runner.addresses[0][1]
-            async with HistoryWriter(file) as written:
-                async with asyncio.timeout(60):
-                    await Clients(f"http://127.0.0.1:{port}", wanted, written).run()
-        finally:
-            await runner.cleanup()
+        async with serving(app) as port, HistoryWriter(file) as written, asyncio.timeout(60):
+            await Clients(f"http://127.0.0.1:{port}", wanted, written).run()
 
     asyncio.run(run())
 

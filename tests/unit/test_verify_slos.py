@@ -18,12 +18,12 @@ from aiohttp import web
 from pydantic import ValidationError
 from rich.console import Console
 from service_kit.faultmodel import Choice, any_fault
-from service_kit.ports import claim
 from typer.testing import CliRunner
 
 from prove.bench.measure import Run
 from prove.cli import app
 from prove.errors import UserError
+from prove.serving import serving
 from prove.slo import burn, rules
 from prove.slo.spec import Raw
 from prove.slo.windows import Pair
@@ -315,17 +315,14 @@ def test_every_sale_has_a_key_of_its_own(sales: cells.Traffic) -> None:
 
         server = web.Application()
         server.router.add_route("*", "/{path:.*}", handle)
-        runner = web.AppRunner(server)
-        await runner.setup()
-        port = claim()[0]
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        url = pager.url(port).rstrip("/")
-        arrivals = Arrivals(dict.fromkeys(("product", "order", "payment"), url), ["A", "B"], sales)
-        task = asyncio.create_task(arrivals.run())
-        await asyncio.wait_for(done.wait(), 60)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await runner.cleanup()
+        async with serving(server) as port:
+            url = pager.url(port).rstrip("/")
+            urls = dict.fromkeys(("product", "order", "payment"), url)
+            arrivals = Arrivals(urls, ["A", "B"], sales)
+            task = asyncio.create_task(arrivals.run())
+            await asyncio.wait_for(done.wait(), 60)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         return arrivals
 
     arrivals = asyncio.run(scenario())

@@ -6,7 +6,6 @@ import signal
 import sys
 from typing import Any
 
-from aiohttp import web
 from service_kit import logs
 
 from prove.errors import UserError
@@ -14,11 +13,11 @@ from prove.injector import api
 from prove.injector.effects import Effects
 from prove.injector.leases import Leases
 from prove.injector.pages import Inbox
+from prove.serving import serving
 from prove.stack import settings as stack_settings
 from prove.stack.drill import INJECTOR
 from prove.stack.settings import StackSettings
 
-HOST = "127.0.0.1"
 SHUTDOWN_S = 1.0
 
 
@@ -29,18 +28,15 @@ async def serve(settings: StackSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     leases = Leases(settings, Effects(settings))
     app = api.application(leases, Inbox(settings.pages_file), _token(settings))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
-    await runner.setup()
     try:
-        await web.TCPSite(runner, HOST, settings.injector_port).start()
-        working = asyncio.gather(leases.recover(), leases.run())
-        either: set[asyncio.Future[Any]] = {working, asyncio.ensure_future(stop.wait())}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        working.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await working
+        async with serving(app, settings.injector_port, shutdown_timeout_s=SHUTDOWN_S):
+            working = asyncio.gather(leases.recover(), leases.run())
+            either: set[asyncio.Future[Any]] = {working, asyncio.ensure_future(stop.wait())}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
     finally:
-        await runner.cleanup()
         await leases.close()
 
 

@@ -18,9 +18,9 @@ from service_kit import logs
 from prove.errors import UserError
 from prove.mesh import certificates, edges, envoy
 from prove.mesh.certificates import Authority
+from prove.serving import serving
 from prove.stack import mesh
 from prove.stack import settings as stack_settings
-from prove.stack.links import HOST
 from prove.stack.settings import StackSettings
 
 LIFETIME = timedelta(hours=24)
@@ -82,17 +82,12 @@ async def serve(settings: StackSettings) -> None:
     await asyncio.to_thread(issuer.keep)
     app = web.Application()
     app.router.add_get("/readyz", _ready)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, HOST, settings.issuer_port).start()
+    async with serving(app, settings.issuer_port):
         while not stop.is_set():
             await asyncio.to_thread(issuer.keep)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await stop.wait()
-    finally:
-        await runner.cleanup()
 
 
 async def _ready(_request: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 from aiohttp import web
@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from prove.errors import UserError
 from prove.injector.pages import Message
-
-HOST = "127.0.0.1"
+from prove.serving import HOST, serving
 
 
 class Notice(BaseModel):
@@ -82,16 +81,12 @@ async def listening(port: int) -> AsyncIterator[Pager]:
 
     app = web.Application()
     app.add_routes([web.post("/", post)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
+    async with AsyncExitStack() as stack:
         try:
-            await web.TCPSite(runner, HOST, port).start()
+            await stack.enter_async_context(serving(app, port))
         except OSError as error:
             raise UserError(f"the pager can't listen on port {port}: {error.strerror}") from None
         yield pager
-    finally:
-        await runner.cleanup()
 
 
 def url(port: int) -> str:
