@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pydantic import SecretStr
 from service_kit import testing
 from service_kit.database import migrate
 from werkzeug.test import TestResponse
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what the tests share
 
 TOKEN = "test-token"
 PRODUCTS = "/api/v1/products"

@@ -1,6 +1,5 @@
 """Many at once, in two processes and many threads: nothing is lost, nothing sold twice."""
 
-import http.client
 import json
 import random
 import time
@@ -8,37 +7,16 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
+from product_harness import done
 from product_service.metrics import Metrics
 from product_service.model import Line, ProductCreate
 from product_service.service import Catalogue, Reservations
 from service_kit.database import Database, migrate
 from service_kit.problem import Problem
-from service_kit.testing import PATIENT_S, wait_until
 
 Product = Callable[..., dict[str, Any]]
-
-
-def call(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """As a patient client: 503 says that the service is busy, and that nothing was begun."""
-
-    def answered() -> tuple[int, Any] | None:
-        answer = ask(url, method, path, body)
-        return None if answer[0] == 503 else answer
-
-    return wait_until(answered, what=f"{method} {path}")
-
-
-def ask(url: str, method: str, path: str, body: Any) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer test-token"}
-    connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-    response = connection.getresponse()
-    content = response.read()
-    connection.close()
-    return response.status, json.loads(content) if content else None
 
 
 def test_400_concurrent_decrements_lose_none(
@@ -46,16 +24,16 @@ def test_400_concurrent_decrements_lose_none(
 ) -> None:
     service = start(DATABASE_URL=database_url, WEB_CONCURRENCY="2")
     items = {"items": [product("A", stock=1000), product("B", stock=200)]}
-    assert call(service.url, "POST", "/api/v1/products/import", items)[0] == 200
+    assert done(service.url, "/api/v1/products/import", "POST", items)[0] == 200
 
     def order(number: int) -> int:
         lines = [{"sku": sku, "quantity": 1} for sku in ("BA" if number % 2 else "AB")]
         body = {"order_id": f"o-{number}", "lines": lines}
-        status, _ = call(service.url, "POST", "/api/v1/reservations", body)
+        status, _ = done(service.url, "/api/v1/reservations", "POST", body)
         if status == 201 and number % 4 == 0:
             for step in ("commit", "release", "commit"):
                 path = f"/api/v1/reservations/o-{number}/{step}"
-                assert call(service.url, "POST", path)[0] in (200, 409)
+                assert done(service.url, path, "POST")[0] in (200, 409)
         return status
 
     with ThreadPoolExecutor(16) as pool:
@@ -64,11 +42,9 @@ def test_400_concurrent_decrements_lose_none(
 
     taken = 0
     for number in range(400):
-        status, reservation = call(service.url, "GET", f"/api/v1/reservations/o-{number}")
+        status, reservation = done(service.url, f"/api/v1/reservations/o-{number}")
         taken += status == 200 and reservation["status"] in ("held", "committed")
-    left = {
-        sku: call(service.url, "GET", f"/api/v1/products/{sku}")[1]["stock"] for sku in ("A", "B")
-    }
+    left = {sku: done(service.url, f"/api/v1/products/{sku}")[1]["stock"] for sku in ("A", "B")}
     assert left == {"A": 1000 - taken, "B": 200 - taken}
     assert taken <= 200
 
@@ -76,17 +52,17 @@ def test_400_concurrent_decrements_lose_none(
 def test_one_order_id_at_once_holds_once(start: Any, database_url: str, product: Product) -> None:
     service = start(DATABASE_URL=database_url, WEB_CONCURRENCY="2")
     items = {"items": [product("A", stock=100)]}
-    assert call(service.url, "POST", "/api/v1/products/import", items)[0] == 200
+    assert done(service.url, "/api/v1/products/import", "POST", items)[0] == 200
     body = {"order_id": "same", "lines": [{"sku": "A", "quantity": 3}]}
 
     def order(_number: int) -> tuple[int, Any]:
-        return call(service.url, "POST", "/api/v1/reservations", body)
+        return done(service.url, "/api/v1/reservations", "POST", body)
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(order, range(48)))
     assert Counter(status for status, _ in answers) == {201: 1, 200: 47}
     assert all(answer == answers[0][1] for _, answer in answers)
-    assert call(service.url, "GET", "/api/v1/products/A")[1]["stock"] == 97
+    assert done(service.url, "/api/v1/products/A")[1]["stock"] == 97
 
 
 def test_steps_of_the_same_orders_at_once_with_sweeps_between(

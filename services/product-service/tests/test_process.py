@@ -23,33 +23,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from product_harness import done, request
 from service_kit.testing import PATIENT_S, free_port, script, status_of, wait_until
 
 Product = Callable[..., dict[str, Any]]
 
 PRODUCTS = "/api/v1/products"
-
-
-def request(
-    url: str, path: str, method: str = "GET", body: Any = None, **headers: str
-) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
-    sent = {"Authorization": "Bearer test-token", "Content-Type": "application/json", **headers}
-    connection.request(method, path, json.dumps(body) if body is not None else None, sent)
-    response = connection.getresponse()
-    content = response.read()
-    connection.close()
-    return response.status, json.loads(content) if content else None
-
-
-def done(url: str, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
-    """The same, asked again while the service says that it is busy and has begun nothing."""
-
-    def ask() -> tuple[int, Any] | None:
-        status, answer = request(url, path, method, body, **headers)
-        return None if status == 503 else (status, answer)
-
-    return wait_until(ask, what=f"{method} {path}")
 
 
 def set_fault(url: str, kind: str, **params: Any) -> None:

@@ -1,7 +1,6 @@
 """The launcher of the test build: every crash point kills one worker, once, and nothing leaks."""
 
 import http.client
-import json
 import os
 import signal
 import subprocess
@@ -10,9 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from product_harness import done
 from service_kit.testing import PATIENT_S, wait_until
 
 Product = Callable[..., dict[str, Any]]
@@ -23,46 +22,27 @@ RESERVATIONS = "/api/v1/reservations"
 BASKET = {"order_id": "o-1", "lines": [{"sku": "A", "quantity": 3}]}
 
 
-def call(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """A status and a body; 0 when the connection is lost.
-
-    Asked again while the service says that it is busy, and has begun nothing.
-    """
-
-    def answered() -> tuple[int, Any] | None:
-        answer = ask(url, method, path, body)
-        return None if answer[0] == 503 else answer
-
-    return wait_until(answered, what=f"{method} {path}")
-
-
-def ask(url: str, method: str, path: str, body: Any) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENT_S)
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer test-token"}
+def call(url: str, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+    """A status and a body; 0 when the connection is lost."""
     try:
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-        response = connection.getresponse()
-        content = response.read()
+        return done(url, path, method, body)
     except (OSError, http.client.HTTPException):
         return 0, None
-    finally:
-        connection.close()
-    return response.status, json.loads(content) if content else None
 
 
 def stock(url: str) -> int:
-    return int(call(url, "GET", "/api/v1/products/A")[1]["stock"])
+    return int(call(url, "/api/v1/products/A")[1]["stock"])
 
 
 def take(url: str, step: str) -> int:
     if step == "reserve":
-        return call(url, "POST", RESERVATIONS, BASKET)[0]
+        return call(url, RESERVATIONS, "POST", BASKET)[0]
     body = {"ttl_s": 60} if step == "extend" else None
-    return call(url, "POST", f"{RESERVATIONS}/o-1/{step}", body)[0]
+    return call(url, f"{RESERVATIONS}/o-1/{step}", "POST", body)[0]
 
 
 def add(url: str, product: dict[str, Any]) -> None:
-    assert call(url, "POST", "/api/v1/products/import", {"items": [product]})[0] == 200
+    assert call(url, "/api/v1/products/import", "POST", {"items": [product]})[0] == 200
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
@@ -81,7 +61,7 @@ def test_a_kill_at_any_point_leaves_all_or_nothing(
         assert len(fired) == 1
         assert fired[0].startswith(f"product.{step}.{side}.fired.")
         # The arbiter replaces the worker; the caller asks again.
-        wait_until(lambda: call(service.url, "GET", "/livez")[0] == 200)
+        wait_until(lambda: call(service.url, "/livez")[0] == 200)
         assert stock(service.url) == (was if side == "before" else left)
         assert take(service.url, step) in (200, 201)
         assert stock(service.url) == left
@@ -119,7 +99,7 @@ def test_a_release_that_gives_twice(start: Any, product: Product) -> None:
 def test_an_expired_one_that_counts(start: Any, product: Product) -> None:
     url = start(command=LAUNCHER, PROVE_MUTANT="expired-counts").url
     add(url, product("A"))
-    assert call(url, "POST", RESERVATIONS, {**BASKET, "ttl_s": 1})[0] == 201
+    assert call(url, RESERVATIONS, "POST", {**BASKET, "ttl_s": 1})[0] == 201
     wait_until(lambda: stock(url) == 10, what="the sweeper has given it back")
     assert take(url, "commit") == 200
     assert stock(url) == 10
@@ -130,7 +110,7 @@ def test_updates_that_are_lost(start: Any, product: Product) -> None:
     add(url, product("A", stock=1000))
 
     def order(number: int) -> int:
-        return call(url, "POST", RESERVATIONS, {**BASKET, "order_id": f"o-{number}"})[0]
+        return call(url, RESERVATIONS, "POST", {**BASKET, "order_id": f"o-{number}"})[0]
 
     def once(batch: int) -> bool:
         with ThreadPoolExecutor(8) as pool:
