@@ -12,8 +12,6 @@ from tests.support.stack import PROVECTL
 
 ROOT = repository_root()
 
-TRIES = 3
-"""Once in some hundred, on a busy machine, kind gave up before it came to its nodes."""
 STAND_IN = """\
 #!/bin/sh
 # Docker as far as kind needs one to come to its containers: says what it was asked, makes none.
@@ -22,6 +20,7 @@ case "$1 $2" in
 "-v "*) echo 'Docker version 27.0.0' ;;
 info*) echo '{"CgroupVersion":"2","MemoryLimit":true,"PidsLimit":true,"CPUShares":true}' ;;
 "network ls") echo kind ;;
+"network inspect") echo 172.18.0.0/16 ;;
 logs*) echo 'Reached target Multi-User System.' ;;
 esac
 """
@@ -50,13 +49,16 @@ def create(configuration: Path, kubeconfig: Path) -> str:
     return done.stderr
 
 
-def test_kind_reads_the_configuration_and_asks_for_its_nodes(asked: Path, tmp_path: Path) -> None:
-    for _ in range(TRIES):
-        told = create(ROOT / kind.CONFIG, tmp_path / "kubeconfig")
-        nodes = [line for line in asked.read_text().splitlines() if line.startswith("run ")]
-        if nodes:
-            break
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1"])
+def test_kind_reads_the_configuration_and_asks_for_its_nodes(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    """Behind a proxy kind asks for the network's addresses too."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
 
+    told = create(ROOT / kind.CONFIG, tmp_path / "kubeconfig")
+
+    nodes = [line for line in asked.read_text().splitlines() if line.startswith("run ")]
     assert 'Creating cluster "prove"' in told
     assert nodes, told + asked.read_text()
     roles = sorted(line.partition("io.x-k8s.kind.role=")[2].split()[0] for line in nodes)

@@ -461,22 +461,36 @@ async def _injector(settings: StackSettings, *, other_than: int | None, ready: b
 
 
 async def _look_around(settings: StackSettings, result: Result) -> None:
-    """Nothing may be left: in lists and journal, and of what the supervisor is to hold back."""
+    """Nothing may be left; what a killed client asked for may have come about a moment ago."""
     await _injector(settings, other_than=None, ready=True)
+    until = time.monotonic() + TTL_S[1] + GRACE_S
+    while True:
+        left = await asyncio.to_thread(_left, settings)
+        if not left or time.monotonic() > until:
+            break
+        await asyncio.sleep(LOOK_S)
+    result.left = len(left)
+    for each in left:
+        result.violated("left", each, "nothing, when all was over", "it was still there")
+
+
+def _left(settings: StackSettings) -> list[str]:
+    """In lists and journal, and of what the supervisor is to hold back."""
     left = [
         f"{entry.lease.name} in the journal"
         for entry in journal.in_force(journal.path(settings.home))
     ]
     for place in PLACES:
-        leases = await asyncio.to_thread(Faults(settings, place).items)
-        left += [f"{lease.name} in the list of {place}" for lease in leases]
+        left += [
+            f"{lease.name} in the list of {place}" for lease in Faults(settings, place).items()
+        ]
     left += [f"{file.name} held" for file in state.hold_file(settings.home, "").glob("*")]
-    for process in state.require(settings.home).processes.values():
-        if process.phase != "ready":
-            left.append(f"{process.name} {process.phase}")
-    result.left = len(left)
-    for each in left:
-        result.violated("left", each, "nothing, when all was over", "it was still there")
+    left += [
+        f"{process.name} {process.phase}"
+        for process in state.require(settings.home).processes.values()
+        if process.phase != "ready"
+    ]
+    return left
 
 
 def _products() -> list[dict[str, object]]:
