@@ -243,7 +243,8 @@ def test_a_purchase_is_what_became_of_it_in_the_end(tmp_path: Path) -> None:
     of = cost.purchases
     assert (of.begun, of.lost, of.delayed, of.unsettled) == (5, 1, 2, 1)
     assert (of.retried, of.saved) == (1, 1)
-    assert of.at_risk_minor == 100 + incidents.AMOUNT_MINOR
+    assert (of.refused, of.turned_away, of.turned_away_minor) == (1, 1, incidents.AMOUNT_MINOR)
+    assert of.at_risk_minor == 100 + 2 * incidents.AMOUNT_MINOR
     assert cost.of("checkout").sent == 6  # a look is no checkout
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from prove.errors import UserError
-from prove.incident import catalogue
+from prove.incident import catalogue, telemetry
 from prove.incident.theory import EARLY_INTERVALS, SLACK, SLACK_INTERVALS, Objectives, Second
 
 
@@ -92,3 +92,13 @@ def test_the_budget_that_goes_is_the_burn_rate_times_the_time(drill: Objectives)
 def test_an_unknown_slo_is_told_with_those_there_are(drill: Objectives) -> None:
     with pytest.raises(UserError, match=r"no SLO 'checkout-speed'.*checkout-latency"):
         drill.due_s("checkout-speed", 1.0)
+
+
+def test_a_burst_at_the_begin_of_a_window_makes_a_page_come_at_once(drill: Objectives) -> None:
+    """Each customer asks three times before the breaker opens, and then nothing comes."""
+    past = seconds(*[0.0] * 360, events=6)
+    spread = [60 / 5] * 5 + [1.0]
+    assert drill.earliest_s("payments-errors", 1.0, past, spread) == 5
+    assert telemetry.soonest([60, 5], 5) == [60, 0, 0, 0, 0, 5, 0, 0, 0, 0, 6.5]
+    assert telemetry.soonest([], 5) == []
+    assert drill.earliest_s("payments-errors", 1.0, past, telemetry.soonest([60, 5], 5)) == 1

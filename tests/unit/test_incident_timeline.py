@@ -1,6 +1,7 @@
 """A timeline has evidence for each row, and nothing without."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,25 @@ def test_all_that_happened_is_told_in_order(kept: Path) -> None:
     ]
     assert built.zero_unix_us == incidents.INJECTED_S * 1_000_000
     inferred = {row.event for row in built.rows if row.source == "inferred"}
-    assert inferred == {"sli-bad", "sli-recovered"}
+    assert inferred == {"sli-bad", "sli-recovered", "alert-firing", "alert-resolved"}
+
+
+def test_an_alert_fires_when_its_page_says_so(kept: Path) -> None:
+    """Prometheus is asked for its alerts once a second: a change is seen too late."""
+    before = timeline.build(kept).first("alert-firing")
+    assert before is not None
+    fired = before.at_unix_us - 700_000
+    starts_at = datetime.fromtimestamp(fired / 1e6, UTC).isoformat()
+    pages = [
+        page.model_copy(update={"starts_at": starts_at})
+        for page in record.lines(kept / record.PAGES, record.Page)
+    ]
+    record.write_lines(kept / record.PAGES, pages)
+
+    firing = timeline.build(kept).first("alert-firing")
+
+    assert firing is not None
+    assert (firing.at_unix_us, firing.source) == (fired, "known")
 
 
 def test_evidence_leads_to_what_it_says(kept: Path) -> None:

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from prove import units
 from prove.incident import sli, timeline
-from prove.incident.impact import Budget, Citations, Impact, Requests
+from prove.incident.impact import Budget, Citations, Impact, Purchases, Requests
 from prove.incident.objectives import Objectives
 from prove.incident.record import Detection, Incident
 from prove.incident.suspects import Suspect
@@ -286,6 +286,11 @@ def badly(found: Found) -> list[str]:
             told.append(
                 f"{units.count(lost.lost, 'purchase')} came to nothing{lost.cited['lost']}."
             )
+        if lost.turned_away:
+            told.append(
+                f"{units.count(lost.turned_away, 'purchase')} more than usual were refused"
+                f"{lost.cited['refused']}{lost.cited['refused_before']}."
+            )
     return told
 
 
@@ -344,6 +349,12 @@ def unknown(found: Found) -> list[str]:
         "Why the cause could happen at all, and whether customers came back: no telemetry says so."
     )
     return told
+
+
+def money_cited(of: Purchases) -> str:
+    """The questions behind the money at risk."""
+    names = ["lost_minor", "unsettled_minor"] + ["refused_minor"] * bool(of.turned_away)
+    return "".join(of.cited[name] for name in names)
 
 
 def sums(impact: Impact) -> str:
@@ -415,7 +426,12 @@ def _when(found: Found) -> str:
             f" In {units.count(len(hit), 'second')} more than a tenth of the reads or of the"
             f" checkouts went wrong{found.impact.cited_hit}."
         )
-    return f"The fault was set on {began}{in_for}.{felt}"
+    recovery_s = found.incident.figures.recovery_s
+    well = ""
+    if ended_us and recovery_s is not None:
+        at = timeline.moment(ended_us + round(recovery_s * 1e6))
+        well = f" All was well again at {at}{found.record('recovery', 'figures.recovery_s')}."
+    return f"The fault was set on {began}{in_for}.{felt}{well}"
 
 
 def _noticed(found: Found) -> str:
@@ -449,13 +465,18 @@ def _cost(found: Found) -> str:
     parts = []
     if of.lost:
         parts.append(f"{units.count(of.lost, 'purchase')} lost{of.cited['lost']}")
+    if of.turned_away:
+        parts.append(
+            f"{units.count(of.turned_away, 'purchase')} refused that usually are not"
+            f"{of.cited['refused']}{of.cited['refused_before']}"
+        )
     if of.delayed + of.unsettled:
         parts.append(
             f"{units.count(of.delayed + of.unsettled, 'order')} late{of.cited['delayed']}"
             f"{of.cited['unsettled']}"
         )
     if of.at_risk_minor:
-        parts.append(f"{sums(found.impact)} at risk{of.cited['lost_minor']}")
+        parts.append(f"{sums(found.impact)} at risk{money_cited(of)}")
     worst = max(
         (each for each in found.impact.budgets if each.burned is not None),
         key=lambda each: each.burned or 0,

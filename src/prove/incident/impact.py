@@ -141,15 +141,31 @@ class Purchases:
     retried: int
     saved: int
     """Of the retried, those that ended well."""
+    refused: int
+    refused_before: float
+    """The share of refused ones in the baseline: sold out, declined cards."""
     lost_minor: int
     unsettled_minor: int
+    refused_minor: int
     without_amount: int
     cited: dict[str, str]
 
     @property
+    def turned_away(self) -> int:
+        """How many of the refused are more than usual; 0 where that isn't clear."""
+        usual = self.refused_before * self.begun
+        clear = self.refused > max(views.NOTABLE * self.begun, 2 * usual)
+        return round(self.refused - usual) if clear else 0
+
+    @property
+    def turned_away_minor(self) -> int:
+        """Their money, by the mean of the refused, minor units."""
+        return round(self.refused_minor * self.turned_away / self.refused) if self.refused else 0
+
+    @property
     def at_risk_minor(self) -> int:
         """What customers wanted to pay and may not have, minor units."""
-        return self.lost_minor + self.unsettled_minor
+        return self.lost_minor + self.unsettled_minor + self.turned_away_minor
 
 
 @dataclass(frozen=True)
@@ -217,7 +233,7 @@ def measure(
     return Impact(
         window=window,
         requests=requests,
-        purchases=_purchases(within, answers, cite),
+        purchases=_purchases(windows, answers, cite),
         seen=[_seen(kind, window, within, answers, kept, cite) for kind in kinds],
         budgets=[_budget(slo, promised, window, requests, kept, cite) for slo in promised.slos]
         if promised
@@ -274,17 +290,19 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
     )
 
 
-def _purchases(within: str, answers: Tables, cite: Citations) -> Purchases:
+def _purchases(windows: Windows, answers: Tables, cite: Citations) -> Purchases:
     cited: dict[str, str] = {}
 
-    def ask(name: str, what: str, select: str, where: str = "") -> Any:
-        first = within.replace("done_unix_us", "first_done_unix_us")
+    def ask(
+        name: str, what: str, select: str, where: str = "", of: Window = windows.incident
+    ) -> Any:
+        first = _within(of).replace("done_unix_us", "first_done_unix_us")
         wanted = f"{where} AND {first}" if where else first
         sql = f"SELECT {select} FROM purchases WHERE {wanted}"  # noqa: S608
         cited[name] = cite.add("ledger", what, sql)
         return answers.value(sql)
 
-    lost, unsettled = views.FAILED, views.UNSETTLED
+    lost, unsettled, refused = views.FAILED, views.UNSETTLED, views.REFUSED
     late = f"outcome = 'ok' AND took_ms > {views.SLOW_MS}"
     money = "coalesce(sum(amount_minor), 0)"
     return Purchases(
@@ -298,6 +316,18 @@ def _purchases(within: str, answers: Tables, cite: Citations) -> Purchases:
             "of these, those that ended well",
             "count(*)",
             "attempts > 1 AND outcome IN ('ok', 'unsettled')",
+        ),
+        refused=ask("refused", "purchases that were refused in the end", "count(*)", refused),
+        refused_before=float(
+            ask(
+                "refused_before",
+                "the share of purchases that were refused in the baseline",
+                f"coalesce(avg(({refused})::INT), 0)",
+                of=windows.baseline,
+            )
+        ),
+        refused_minor=ask(
+            "refused_minor", "money of refused purchases, minor units", money, refused
         ),
         lost_minor=ask("lost_minor", "money of lost purchases, minor units", money, lost),
         unsettled_minor=ask(

@@ -191,6 +191,7 @@ def figures(review: Review) -> dict[str, Any]:
             "lost": of.lost,
             "delayed": of.delayed,
             "unsettled": of.unsettled,
+            "refused_beyond_usual": of.turned_away,
             "saved_by_retries": of.saved,
             "at_risk_minor": of.at_risk_minor,
         },
@@ -279,24 +280,25 @@ def _requests(found: Found) -> list[tuple[str, str, str]]:
                 f"{of.bad:,} ({of.bad_share:.2%}){of.cited}",
                 f"{rows_of_servers[1]} as 5xx",
             ),
-            ("… of these without any answer", f"{of.unanswered:,}{of.cited}", unseen),
+        ]
+        if of.unanswered or seen.unseen:
+            rows.append(("… of these without any answer", f"{of.unanswered:,}{of.cited}", unseen))
+        rows.append(
             (
                 f"{of.kind}s over {views.SLOW_MS} ms",
                 f"{of.slow:,} ({of.slow_share:.2%}){of.cited}",
                 _worst(found, of.kind),
-            ),
-            *(
-                [(f"{of.kind}s taken, not confirmed (202)", f"{of.unsettled:,}{of.cited}", "-")]
-                if of.kind == "checkout"
-                else []
-            ),
-            (
-                f"{of.kind}s refused (4xx)",
+            )
+        )
+        if of.unsettled:
+            told = f"{of.unsettled:,}{of.cited}"
+            rows.append((f"{of.kind}s taken, not confirmed (202)", told, "-"))
+        if of.refused or of.before.refused:
+            told = (
                 f"{of.refused:,} ({of.refused_share:.2%}; {of.before.refused:.2%} before)"
-                f"{of.cited}{of.cited_before}",
-                "-",
-            ),
-        ]
+                f"{of.cited}{of.cited_before}"
+            )
+            rows.append((f"{of.kind}s refused (4xx)", told, "-"))
     return rows
 
 
@@ -325,8 +327,12 @@ def _purchases(found: Found) -> list[tuple[str, str]]:
         ("tried again by their customers", f"{of.retried:,}{of.cited['retried']}"),
         ("… and saved by it", f"{of.saved:,}{of.cited['saved']}"),
         (
-            "money at risk: of the lost and the unsettled",
-            f"{money}{of.cited['lost_minor']}{of.cited['unsettled_minor']}",
+            f"refused in the end; more than the usual {of.refused_before:.1%}",
+            f"{of.refused:,}; {of.turned_away:,}{of.cited['refused']}{of.cited['refused_before']}",
+        ),
+        (
+            "money at risk: of the lost, the unsettled, and those refused beyond the usual share",
+            f"{money}{findings.money_cited(of)}",
         ),
     ]
 

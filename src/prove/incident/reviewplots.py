@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 BINS = 150
 """Of the whole time at most, each of whole seconds."""
 WIDTH_IN, HEIGHT_IN = 11.0, 12.5
-_SHADE, _OK, _BAD, _SLOW, _SERVERS, _INK = (
+_SHADE, _OK, _BAD, _SLOW, _REFUSED, _SERVERS, _INK = (
     "#f4d9d6",
     "#7f9fbf",
     "#b3261e",
     "#d98a1f",
+    "#7a5fa3",
     "#1f5fa8",
     "#333333",
 )
@@ -66,6 +67,7 @@ def draw(
             for at_s in of.paged_s:
                 axes.axvline(at_s, color=_INK, linewidth=1, linestyle=":")
             axes.margins(x=0)
+            axes.grid(axis="x", alpha=0.3)
         band.set_xlim(of.begin_s, of.end_s)
         band.set_xlabel(
             f"seconds since the injection ({timeline.moment(of.zero_us)} UTC); shaded: the fault"
@@ -119,23 +121,28 @@ class _Course:
 def _rate(axes: "Axes", of: _Course) -> None:
     times, bad = of.bins(f"count(*) FILTER ({views.FAILED}) / {of.bin_s}")
     _, slow = of.bins(f"count(*) FILTER ({views.SLOW}) / {of.bin_s}")
-    _, well = of.bins(f"count(*) FILTER (NOT ({views.FAILED}) AND NOT ({views.SLOW})) / {of.bin_s}")
+    refused_at_once = f"{views.REFUSED} AND NOT ({views.SLOW})"
+    _, refused = of.bins(f"count(*) FILTER ({refused_at_once}) / {of.bin_s}")
+    others = f"NOT ({views.FAILED} OR {views.SLOW} OR {views.REFUSED})"
+    _, well = of.bins(f"count(*) FILTER ({others}) / {of.bin_s}")
     axes.stackplot(
         times,
         well,
+        refused,
         slow,
         bad,
         labels=(
             "answered in time",
-            f"over {views.SLOW_MS} ms or unsettled",
+            "refused (4xx)",
+            f"over {views.SLOW_MS} ms",
             "failed or unanswered",
         ),
-        colors=(_OK, _SLOW, _BAD),
+        colors=(_OK, _REFUSED, _SLOW, _BAD),
         step="mid",
     )
     axes.set_title("Requests a second, by what became of them (clients)")
-    axes.set_ylim(bottom=0)
-    _legend(axes)
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
+    _legend(axes, columns=4)
 
 
 def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
@@ -146,8 +153,11 @@ def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
         times, values = of.series(kept.points(slo))
         label = f"SLI {slo} (servers)"
         axes.plot(times, [100 * each for each in values], color=color, linestyle="--", label=label)
-    axes.set_title("Failed, % of requests")
-    axes.set_ylim(0, None)
+    refused = f"100 * avg(({views.REFUSED})::INT)"
+    label = "checkouts refused (clients)"
+    axes.plot(*of.bins(refused, "kind = 'checkout'"), color=_REFUSED, label=label)
+    axes.set_title("Failed, and refused, % of requests")
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     _legend(axes)
 
 
@@ -244,8 +254,8 @@ def _band(
     axes.grid(axis="x", alpha=0.3)
 
 
-def _legend(axes: "Axes") -> None:
+def _legend(axes: "Axes", columns: int = 1) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        options: dict[str, Any] = {"loc": "upper left", "frameon": False, "fontsize": 8}
-        axes.legend(handles, labels, bbox_to_anchor=(1.0, 1.0), **options)
+        options: dict[str, Any] = {"loc": "upper left", "framealpha": 0.85, "fontsize": 8}
+        axes.legend(handles, labels, edgecolor="none", ncols=columns, **options)

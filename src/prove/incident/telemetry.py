@@ -67,10 +67,9 @@ class Telemetry:
 
     def events(self, slo_id: str, start_s: float, end_s: float) -> list[float]:
         """How many there were in each second; nothing where the SLI counts none."""
-        window_s, step_s = self._objectives.measures_s, self._objectives.windows.interval_s
-        later_s = window_s / 2  # a window tells of its middle
-        found = self._points(self._events, slo_id, start_s + later_s, end_s + later_s, step_s)
-        return [found[at_s] / window_s for at_s in sorted(found) for _ in range(step_s)]
+        window_s = self._objectives.measures_s
+        found = self._points(self._events, slo_id, start_s + window_s, end_s + window_s, window_s)
+        return soonest([count for _, count in sorted(found.items())], window_s)
 
     def _points(
         self, series: str, slo_id: str, start_s: float, end_s: float, step_s: int
@@ -184,6 +183,18 @@ def _page(item: Mapping[str, Any]) -> Page:
         starts_at=item["startsAt"],
         fingerprint=item["fingerprint"],
     )
+
+
+def soonest(counts: Sequence[float], window_s: int) -> list[float]:
+    """Events a second out of those of one window after another, and last their mean.
+
+    When in its window one came is not known: all are put into its first second, as clients do that
+    repeat at once what fails. So no page can be sooner than by this.
+    """
+    if not counts:
+        return []
+    seconds = [each for count in counts for each in (count, *[0.0] * (window_s - 1))]
+    return [*seconds, sum(counts) / len(seconds)]
 
 
 def begins(times: Sequence[float], step_s: float) -> list[float]:

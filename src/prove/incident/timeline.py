@@ -4,7 +4,7 @@ A row is `known` when it is the evidence's own time: a command was sent, a reque
 fired. It is `inferred` when it is worked out, such as an SLI's recovery out of a window's average.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -252,6 +252,8 @@ def _logs(answers: Tables, injected_us: int) -> Iterator[Row]:
         )
 
 
+SAMPLED_US = 5_000_000
+"""How much later than it was an alert's change may have been seen."""
 _SHOWN = 90
 """Characters of a log record."""
 
@@ -260,21 +262,36 @@ def _alerts(directory: Path, incident: Incident) -> Iterator[Row]:
     """Changes of alerts from the injection on: those before it are not of this incident."""
     since_us = incident.injected_unix_us or incident.started_unix_us
     changes = record.lines(directory / record.ALERTS, record.AlertChange)
+    pages = list(record.lines(directory / record.PAGES, record.Page))
     for number, change in enumerate(changes, start=1):
         if change.at_unix_us < since_us:
             continue
         state = change.state if change.state != "resolved" else "firing"
+        told_us = _fired(change, pages)
         yield Row(
-            at_unix_us=change.at_unix_us,
+            at_unix_us=told_us or change.at_unix_us,
             event=f"alert-{change.state}",
-            what=f"{change.severity or 'alert'} {change.alertname} is {change.state}",
-            source="known",
+            what=f"{change.severity or 'alert'} {change.alertname} is"
+            f"{'' if told_us else ' seen'} {change.state}",
+            source="known" if told_us else "inferred",
             evidence=Evidence(
                 kind="query",
                 ref=f"{record.ALERTS}:{number}",
                 ask=f'ALERTS{{alertname="{change.alertname}", alertstate="{state}"}}',
             ),
         )
+
+
+def _fired(change: record.AlertChange, pages: Sequence[record.Page]) -> int | None:
+    """When by the alert itself, where the pager was told; a change is seen at the next sample."""
+    if change.state != "firing":
+        return None
+    starts = (
+        round(datetime.fromisoformat(page.starts_at).timestamp() * 1e6)
+        for page in pages
+        if (page.alert, page.status) == (change.alertname, "firing")
+    )
+    return next((at for at in starts if 0 <= change.at_unix_us - at < SAMPLED_US), None)
 
 
 def _pages(directory: Path, incident: Incident) -> Iterator[Row]:

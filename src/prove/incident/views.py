@@ -19,6 +19,7 @@ NOTABLE = 0.01
 FAILED = "outcome IN ('failed', 'no-answer')"
 SLOW = f"outcome IN ('ok', 'unsettled', 'refused') AND latency_ms > {SLOW_MS}"
 UNSETTLED = "outcome = 'unsettled'"
+REFUSED = "outcome = 'refused'"
 ERROR_LOG = "upper(severity) IN ('ERROR', 'CRITICAL', 'FATAL')"
 
 _LEDGER = {

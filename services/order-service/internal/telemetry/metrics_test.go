@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"testing"
 	"time"
@@ -102,5 +103,37 @@ func TestTheBacklogIsToldByStatusAndAge(t *testing.T) {
 	}
 	if want := map[string]int{"pending": 0, "reserved": 0, "paid": 1, "rejected": 0, "cancelled": 24}; !maps.Equal(hours, want) {
 		t.Errorf("hours of the oldest by status: %v", hours)
+	}
+}
+
+func TestWithoutADatabaseAllOtherMetricsAreThere(t *testing.T) {
+	for name, backlog := range map[string]func(context.Context) (map[order.Status]order.Backlog, error){
+		"refused": func(context.Context) (map[order.Status]order.Backlog, error) {
+			return nil, errors.New("connection refused")
+		},
+		"no answer": func(ctx context.Context) (map[order.Status]order.Backlog, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, reader := measuring(t)
+			if err := m.ObserveBacklog(backlog); err != nil {
+				t.Fatal(err)
+			}
+			var collected metricdata.ResourceMetrics
+			if err := reader.Collect(t.Context(), &collected); err != nil {
+				t.Fatalf("nothing is exported then: %v", err)
+			}
+			there := map[string]bool{}
+			for _, scope := range collected.ScopeMetrics {
+				for _, one := range scope.Metrics {
+					there[one.Name] = true
+				}
+			}
+			if !there[orders] || there[unfinished] {
+				t.Errorf("there are %v", there)
+			}
+		})
 	}
 }
