@@ -156,19 +156,28 @@ def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> 
 
 
 def onset(prometheus: Prometheus, promised: Objectives, page: Page, asked: Window) -> float:
-    """When the SLI of a page became worse than its objective, without a break until it fired.
+    """When what a page is about began. Raises UserError."""
+    slo = promised.find(page.labels.get("sloth_id", ""))
+    series = (
+        prometheus.range(slo.recorded, asked.start_unix_s, page.fired_s, float(promised.interval_s))
+        if slo
+        else []
+    )
+    points = [point for each in series for point in each.points]
+    return went_bad(points, promised, slo.id if slo else "", page.fired_s)
+
+
+def went_bad(
+    points: Iterable[tuple[float, float]], promised: Objectives, slo_id: str, fired_s: float
+) -> float:
+    """When an SLI became worse than its objective, without a break until its page fired.
 
     A gap of one shortest window is no break. Where its course isn't known, as long before the page
-    as the shortest of its windows. Raises UserError.
+    as the shortest of its windows.
     """
-    slo = promised.find(page.labels.get("sloth_id", ""))
-    otherwise = page.fired_s - promised.pairs("page")[0].short_s
-    if slo is None:
-        return otherwise
-    series = prometheus.range(
-        slo.recorded, asked.start_unix_s, page.fired_s, float(promised.interval_s)
-    )
-    bad = [at_s for each in series for at_s, value in each.points if value > slo.budget]
+    otherwise = fired_s - promised.pairs("page")[0].short_s
+    slo = promised.find(slo_id)
+    bad = [at_s for at_s, value in points if slo and at_s <= fired_s and value > slo.budget]
     begun_s = None
     for at_s in sorted(bad, reverse=True):
         if begun_s is not None and begun_s - at_s > promised.shortest_s + promised.interval_s:

@@ -170,14 +170,10 @@ def export(
         Bundle(
             id=bundle_id(incident),
             source=source,
-            alert=_alert(directory, during),
+            alert=_alert(directory, baseline.start_unix_s, during.end_unix_s),
             baseline=baseline,
             baseline_dir=BASELINE,
-            baseline_local=(
-                Window(start_unix_s=local_s, end_unix_s=during.start_unix_s)
-                if local_s < during.start_unix_s
-                else None
-            ),
+            baseline_local=None,  # the minute before is the baseline's
             incident=during,
             quality="partial" if missing else "complete",
             missing=missing,
@@ -342,10 +338,10 @@ def is_control(text: str) -> bool:
     return "/faults" in text or "/incidents" in text
 
 
-def _alert(directory: Path, during: Window) -> Alert | None:
-    """The first page that the pager was told of in the incident."""
+def _alert(directory: Path, start_s: float, end_s: float) -> Alert | None:
+    """The first page that the pager was told of in that time."""
     for page in record.lines(directory / record.PAGES, record.Page):
-        if page.received_at_unix_us < during.start_unix_s * 1e6:
+        if not start_s <= page.received_at_unix_us / 1e6 <= end_s:
             continue
         if page.status == "firing" and page.severity == "page" and page.slo:
             return alert_of(page.labels)

@@ -5,6 +5,7 @@ have taken a store with it.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,8 @@ from prove.clients.logs import LogStore
 from prove.clients.prometheus import Prometheus
 from prove.errors import UserError
 from prove.incident import bundle, objectives, record, sli, timeline
-from prove.incident.record import Incident
+from prove.incident.objectives import Objectives
+from prove.incident.record import Incident, Windows
 from prove.incident.target import Target
 from prove.stack import observability
 
@@ -33,8 +35,12 @@ class Sources:
     profile: Literal["standard", "drill"]
 
 
-def keep(target: Target, incident: Incident, directory: Path) -> None:
-    """What `prove.incident.runner` calls once a run is over."""
+Told = Callable[[Path, Incident, Objectives], Windows | None]
+"""When an incident was, as somebody tells who sees its record; None: it wasn't."""
+
+
+def keep(target: Target, incident: Incident, directory: Path, told: Told | None = None) -> None:
+    """What `prove.incident.runner` calls once a run is over; `told`: see `collect`."""
     time.sleep(ARRIVAL_S)
     settings = target.settings
     collect(
@@ -45,6 +51,7 @@ def keep(target: Target, incident: Incident, directory: Path) -> None:
             span_file=observability.span_file(settings) if settings else None,
             profile=incident.profile,
         ),
+        told,
     )
     _analyse(directory)
 
@@ -61,11 +68,14 @@ def _analyse(directory: Path) -> None:
         record.write(directory / record.INCIDENT, incident.model_copy(update={"analysed": failed}))
 
 
-def collect(directory: Path, sources: Sources) -> list[str]:
+def collect(directory: Path, sources: Sources, told: Told | None = None) -> list[str]:
     """Write objectives.json, sli.jsonl, bundle/ and timeline.json into an incident's directory.
 
-    To be called when the run is over and its own files are written. Returns what is missing, a
-    sentence each. Raises UserError when there is no record, or the directory can't be written to.
+    To be called when the run is over and its own files are written. The bundle has the windows that
+    are `told`, else those of the run.
+
+    Returns what is missing, a sentence each. Raises UserError when there is no record, or the
+    directory can't be written to.
     """
     incident = record.read(directory)
     promised = objectives.of_profile(sources.profile)
@@ -83,7 +93,13 @@ def collect(directory: Path, sources: Sources) -> list[str]:
     if incident.windows:
         logs = LogStore(sources.victorialogs) if sources.victorialogs else None
         stores = bundle.Stores(metrics, logs, sources.span_file)
-        missing += bundle.export(directory, incident, promised, stores)
+        windows = told(directory, incident, promised) if told else None
+        missing += bundle.export(
+            directory,
+            incident.model_copy(update={"windows": windows or incident.windows}),
+            promised,
+            stores,
+        )
     else:
         missing.append("the bundle: the run ended before its injection")
     timeline.write(directory)
