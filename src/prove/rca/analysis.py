@@ -137,7 +137,7 @@ def blamed(
         add("time", blame.of_time(found.items, trees.traces[INCIDENT]))
     if found.events:
         add("structure", _behaviour(found, callees, signals))
-    if "metrics" in signals and (bundle.alert or not trees.traces):
+    if "metrics" in signals and not trees.traces:
         alert = bundle.alert
         service, metric = (alert.service, alert.metric) if alert else (None, "")
         add("metrics", blame.of_metrics(found.changes, callees, service, metric))

@@ -88,8 +88,8 @@ class Teller:
 
     def _slowness(self, rows: list[Row]) -> Kind:
         lost = {"inside": 0.0, "asked": 0.0, "asks": 0.0}
-        for row in rows:
-            lost[row["side"]] += row["loss_ms"]
+        for row in rows:  # by what is known of it, too: all of a busy machine is a little slower
+            lost[row["side"]] += row["loss_ms"] * row["bits"]
         if lost["inside"] < lost["asked"] + lost["asks"]:
             # Outside of its own spans: the network, or a process that gets to nothing in time.
             return "cpu" if lost["asks"] > lost["asked"] > 0 else "network"
@@ -131,12 +131,13 @@ class Teller:
 
     def _behaviour(self, service: str, row: Row) -> Evidence:
         name, where = self._names[row["op"]], self._services[row["op"]]
-        does = self._does(row)
+        told = f"`{name}` of {where} {self._does(row)}"
         share = (
             f"{row['rate']:.0%} of the time (in {row['n_after']:,} traces), {row['healthy']:.0%}"
             f" before (in {row['n_before']:,})"
         )
-        whose = "" if where == service else f", and so do other callers of {service}"
+        called = where != service and row["kind"] == "failure"
+        whose = "" if where == service or called else f", and so do other callers of {service}"
         signal: Signal = "logs" if row["kind"] in ("log", "then") else "structure"
         if row["kind"] == "failure":
             signal = "errors"
@@ -150,9 +151,11 @@ class Teller:
             chosen = rows.filter(pl.col("has") == (row["rate"] > row["healthy"]))
         elif row["kind"] == "failure":
             chosen = chosen.filter("failed")
+        if called:
+            told = f"calls of {where} to {service} (`{name}`) fail"
         return Evidence(
             signal,
-            f"`{name}` of {where} {does} {share}{whose}.",
+            f"{told} {share}{whose}.",
             name,
             row["healthy"],
             row["rate"],

@@ -19,7 +19,8 @@ class Trees:
     Columns: window, trace (number), span_id, service, instance, op (number of service and name),
     parent (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the
     service that a client span asked, null for other spans), callee_op (of its only child, else -1),
-    torn (its parent is not there), failed.
+    torn (its parent is not there, but that of others of its trace), failed, hurt (one below it
+    failed: what it does is a consequence).
     `ops` has a row for each op, in order: service, name.
     """
 
@@ -53,7 +54,9 @@ def grow(table: pl.DataFrame) -> Trees:
         parents, on=["window", "trace", "parent_span_id"], how="left", maintain_order="left"
     )
     torn = pl.col("up").is_null() & pl.col("parent_span_id").is_not_null()
-    spans = spans.with_columns(torn.alias("torn"))
+    # The only root of a trace may well have a parent where nobody looks: at the client.
+    several = pl.col("up").is_null().sum().over("window", "trace") > 1
+    spans = spans.with_columns((torn & several).alias("torn"))
     up = spans["up"].fill_null(-1).cast(pl.Int64).to_numpy().copy()
     rows = np.arange(len(up))
     up[up == rows] = -1
@@ -92,6 +95,8 @@ def grow(table: pl.DataFrame) -> Trees:
         (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
     spans = _usual_callees(spans)
+    hurt = _above(parent, spans["failed"].to_numpy())
+    spans = spans.with_columns(pl.Series("hurt", hurt))
     return Trees(spans, ops.select("service", "name"), traces["trace_id"])
 
 
@@ -167,6 +172,17 @@ def _asked(parent: Ints, service: Ints, op: Ints) -> tuple[Ints, Ints]:
     only = is_client & alike
     callee_op[mothers[only]] = ops[begins[only]]
     return callee, callee_op
+
+
+def _above(parent: Ints, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which spans have a chosen one below them, at any depth."""
+    above = np.zeros(len(parent), dtype=bool)
+    up = parent[chosen]
+    while len(up := np.unique(up[up >= 0])):
+        up = up[~above[up]]
+        above[up] = True
+        up = parent[up]
+    return above
 
 
 def _usual_callees(spans: pl.DataFrame) -> pl.DataFrame:

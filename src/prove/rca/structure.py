@@ -78,7 +78,7 @@ def _traces(spans: pl.DataFrame) -> dict[int, int]:
 
 def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """A row for each span and event that it has, and one for each span and case that it is."""
-    of = spans.select("row", "window", "trace", "op")
+    of = spans.filter(~pl.col("hurt")).select("row", "window", "trace", "op")
     children = spans.filter(pl.col("parent") >= 0).select(
         pl.col("parent").alias("row"), pl.col("op").alias("event"), "failed"
     )
