@@ -10,7 +10,7 @@ from prove.rca import bundle
 from prove.rca.analysis import analyse
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Alert, Bundle
 from prove.rca.model import Analysis
-from tests.support.rca import BEFORE, DURING, Shape, incident
+from tests.support.rca import BEFORE, DURING, Shape, incident, told_wrongly
 
 
 def slower(**work: float) -> Shape:
@@ -28,6 +28,7 @@ FAULTS = {
     "the way to a caller": (farther(pay=80), "pay", {"network"}),
     "failing": (Shape(fails={"bank": 0.5}), "bank", {"errors"}),
     "failing in the middle": (Shape(fails={"pay": 0.5}), "pay", {"errors"}),
+    "not reached": (Shape(unreached={"bank": 0.5}), "bank", {"errors"}),
     "answers early": (Shape(skips={"pay": 0.6}), "pay", {"omission"}),
     "asks again": (Shape(tries=3), "pay", {"omission"}),
 }
@@ -46,6 +47,81 @@ def test_a_fault_is_found_where_it_is(fault: str) -> None:
     assert found.causes[0].path[0] == "front"
     assert found.causes[0].path[-1] == service
     assert found.causes[0].instance == f"{service}-1"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("by_s", [-8.0, 8.0])
+def test_it_is_found_though_it_began_at_another_time_than_is_told(fault: str, by_s: float) -> None:
+    shape, service, kinds = FAULTS[fault]
+
+    found = analyse(told_wrongly(shape, by_s))
+
+    assert found.causes[0].service == service, told(found)
+    assert found.causes[0].kind in kinds
+    assert found.abstained is None
+
+
+def test_who_reaches_nobody_is_at_fault_and_who_is_not_reached_is_told() -> None:
+    found = analyse(incident(Shape(unreached={"cart": 0.5, "pay": 0.5})))
+    assert found.causes[0].service == "front", told(found)
+
+    found = analyse(incident(Shape(unreached={"cart": 0.5})))
+    assert found.causes[0].service == "cart", told(found)
+    first = found.causes[0].evidence[0]
+    assert first.signal == "errors"
+    assert first.sentence.startswith("calls of front to cart (`ask cart`) fail ")
+
+
+def test_what_follows_from_a_failure_is_not_held_against_the_caller() -> None:
+    """Where the bank fails pay asks it again, and front doesn't go on: neither is news."""
+    found = analyse(incident(Shape(fails={"bank": 0.6}, tries=2), Shape()))
+
+    assert found.causes[0].service == "bank", told(found)
+
+
+def test_of_two_faults_both_come_first() -> None:
+    found = analyse(incident(replace(slower(cart=80), fails={"bank": 0.5})))
+
+    assert {each.service for each in found.causes[:2]} == {"cart", "bank"}, told(found)
+
+
+def test_metrics_are_told_beside_spans_and_a_machine_is_no_service() -> None:
+    rows = [
+        (
+            at,
+            service,
+            f"{service}-1",
+            metric,
+            value * (9 if at >= 2000 and service != "cart" else 1),
+        )
+        for at in (*range(1000, 1060), *range(2000, 2060))
+        for service, metric, value in (
+            ("pay", "threads", 10 + at % 3),
+            ("cart", "threads", 10 + at % 3),
+            ("machine", "load", 1 + at % 3),
+        )
+    ]
+    metrics = pl.DataFrame(rows, schema=bundle.METRICS, orient="row").with_columns(
+        pl.when(pl.col("time_unix_s") < 2000).then(BASELINE).otherwise(INCIDENT).alias("window")
+    )
+    alert = Alert("front", "errors", "checkout-errors")
+    made = replace(
+        incident(Shape(fails={"pay": 0.5}), alert=alert),
+        metrics=metrics.cast({"window": pl.Int8}),
+        services=("bank", "cart", "front", "machine", "pay"),
+    )
+
+    found = analyse(made)
+
+    assert set(found.ranking) == {"bank", "cart", "front", "pay"}
+    assert found.causes[0].service == "pay", told(found)
+    signals = [each.signal for each in found.causes[0].evidence]
+    assert signals[0] == "errors"
+    assert signals[-1] == "metrics"
+    assert "`threads` of pay (pay-1) is " in found.causes[0].evidence[-1].sentence
+    assert replace(analyse(replace(made, metrics=bundle.empty(bundle.METRICS))), seconds=0).causes[
+        0
+    ].score == pytest.approx(found.causes[0].score)
 
 
 def test_evidence_has_its_numbers_and_its_traces() -> None:

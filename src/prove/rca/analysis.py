@@ -11,7 +11,7 @@ import polars as pl
 from prove.rca import blame, confidence, evidence, logs, metrics, spans, structure, timing
 from prove.rca.blame import Blame
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
-from prove.rca.model import Analysis, Call, Cause
+from prove.rca.model import Analysis, Call, Cause, Evidence
 from prove.rca.spans import Trees
 
 SIGNALS = frozenset({"time", "structure", "logs", "errors", "metrics", "edges"})
@@ -77,6 +77,12 @@ def conclude(
     scores = [total.get(each, 0.0) for each in order]
     abstained, sure = confidence.judge(bundle, trees, scores, weights or confidence.FITTED)
     teller = evidence.Teller(trees, found.templates, found.severe)
+
+    def told(place: int, name: str) -> tuple[Evidence, ...]:
+        evidence = teller.tell(name, blames.get(name, {}))
+        beside = teller.beside(name, found.changes) if place == 0 and trees.traces else ()
+        return (*evidence, *beside)
+
     causes = [
         Cause(
             service=name,
@@ -84,14 +90,14 @@ def conclude(
             kind=teller.kind(blames.get(name, {}), bundle.alert.signal if bundle.alert else ""),
             score=total.get(name, 0.0),
             confidence=share,
-            evidence=teller.tell(name, blames.get(name, {})) if place < TOLD else (),
+            evidence=told(place, name) if place < TOLD else (),
             path=evidence.path(symptom, name, callees),
         )
         for place, (name, share) in enumerate(
             zip(order, confidence.shares(scores, sure), strict=True)
         )
     ]
-    weight = sum(total.values())
+    weight = sum(scores)
     return Analysis(
         incident=bundle.id,
         window=bundle.incident,
@@ -108,10 +114,16 @@ def conclude(
 
 
 def ranked(found: Findings, total: Mapping[str, float]) -> list[str]:
-    """All services, those with most bits first."""
-    everyone = {*found.bundle.services, *total}
+    """All services, those with most bits first.
+
+    What is known by metrics alone, where it is known who calls whom, is no service but what all of
+    them share: a machine, a disk.
+    """
+    everyone = set(found.trees.ops["service"])
     for each in found.calls:
         everyone |= {each.caller, each.callee}
+    if not everyone:
+        everyone = {*found.bundle.services, *total}
     return sorted(everyone, key=lambda name: (-total.get(name, 0.0), name))
 
 

@@ -1,5 +1,6 @@
 """What was seen, told in sentences with their numbers, and how to see it again."""
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -12,6 +13,8 @@ from prove.rca.model import Evidence, Kind, Signal
 from prove.rca.spans import Trees
 from prove.rca.structure import NOTHING
 
+BESIDE = 2
+"""Metrics, where they aren't what is gone by."""
 MOST = 3
 """Items of evidence of a signal, and traces of an item."""
 LONGEST = 90
@@ -31,7 +34,7 @@ class Teller:
         self._during = trees.spans.filter(pl.col("window") == INCIDENT)
 
     def tell(self, service: str, found: Mapping[str, Blame]) -> tuple[Evidence, ...]:
-        """The evidence against a service, what says most first."""
+        """The evidence against a service: failures that say much, then what says most."""
         told: list[Evidence] = []
         for signal, blame in found.items():
             if blame.bits <= 0:
@@ -45,7 +48,21 @@ class Teller:
                     told.append(item)
                 if len(seen) == MOST:
                     break
-        return tuple(sorted(told, key=lambda item: -item.bits))
+        most = max((item.bits for item in told), default=0.0)
+        return tuple(sorted(told, key=lambda item: (_grade(item, most), -item.bits)))
+
+    def beside(self, service: str, changes: pl.DataFrame) -> tuple[Evidence, ...]:
+        """Metrics of a service that changed by more than chance among so many series do.
+
+        They are no evidence of their own where there are spans: a caller that waits has more
+        threads, too. But who looks at the service next sees them.
+        """
+        if changes.is_empty():
+            return ()
+        mine = changes.filter(
+            (pl.col("service") == service) & (pl.col("bits") > math.log2(changes.height + 1) / 2)
+        ).sort("bits", "metric", descending=[True, False])
+        return tuple(self._metric(service, row) for row in mine.head(BESIDE).to_dicts())
 
     def kind(self, found: Mapping[str, Blame], alerted: str = "") -> Kind:
         """What sort of fault the evidence looks like; of metrics, what the alert was about."""
@@ -187,7 +204,7 @@ class Teller:
 
     def _metric(self, service: str, row: Row) -> Evidence:
         away = abs(row["shift"])
-        of = f" of {row['instance']}" if row.get("instance") else ""
+        of = f" ({row['instance']})" if row.get("instance") else ""
         return Evidence(
             "metrics",
             f"`{row['metric']}` of {service}{of} is {row['after']:,.4g}, {row['healthy']:,.4g} in"
@@ -254,6 +271,11 @@ def lacking(bundle: Bundle, trees: Trees) -> tuple[str, ...]:
     if windows.get(INCIDENT, 0) and windows[INCIDENT] < FEW_TRACES:
         lacks.append(f"The incident has {windows[INCIDENT]} traces only.")
     return tuple(lacks)
+
+
+def _grade(item: Evidence, most: float) -> int:
+    """Failures first, where they say much: a reader can act upon them."""
+    return 0 if item.signal == "errors" and item.bits >= most / 2 else 1
 
 
 FEW_TRACES = 20
