@@ -213,3 +213,21 @@ def test_when_it_began_comes_from_the_page_and_its_sli(firing: bool) -> None:
     assert page.fired_s == 320
     assert (page.ended_s is None) == firing
     assert live.onset(store, promised, page, asked) == 300
+
+
+def test_too_short_a_look_back_says_how_far_is_enough() -> None:
+    promised = objectives.of_profile("standard")  # rules every 30 s: 60 s lie between the two
+
+    def healthy(since_s: float, begun_s: float, *, paged: bool) -> Window:
+        return live.healthy_before(begun_s, Window(-since_s, 0), promised, paged=paged)
+
+    def quiet(since_s: float) -> Window:
+        return healthy(since_s, -since_s * live.QUIET_SHARE, paged=False)
+
+    with pytest.raises(UserError, match=r"where nothing pages.* rca --live --since 2m`"):
+        quiet(60)
+    assert quiet(120) == Window(-120, -90)
+    assert quiet(600).seconds == live.HEALTHY_S  # what is looked at by default
+    with pytest.raises(UserError, match=r"it began 500 s ago.* rca --live --since 15m`"):
+        healthy(540, -500, paged=True)
+    assert healthy(900, -500, paged=True).seconds == live.HEALTHY_S
