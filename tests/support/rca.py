@@ -28,6 +28,8 @@ class Shape:
     """Share of requests in which a service asks nobody."""
     unreached: dict[str, float] = field(default_factory=dict)
     """Share of calls to a service that fail before they reach it."""
+    gives_up: int = 0
+    """Requests that a service refuses without asking anybody, after a call of its has failed."""
     tries: int = 1
     """How often pay asks the bank."""
     silent: frozenset[str] = frozenset()
@@ -44,6 +46,7 @@ class Maker:
     def __init__(self, seed: int = 1) -> None:
         self._random = random.Random(seed)
         self._next = 0
+        self._refuses: dict[str, int] = {}
         self.rows: list[Row] = []
 
     def requests(self, count: int, window: Window, shape: Shape) -> list[Row]:
@@ -67,6 +70,9 @@ class Maker:
         """Returns when it ends, and whether it failed."""
         mine = self._id()
         failed = self._random.random() < shape.fails.get(service, 0)
+        if self._refuses.get(service, 0) > 0:
+            self._refuses[service] -= 1
+            failed = True
         end = at + self._took(shape.work[service])
         if not failed and self._random.random() >= shape.skips.get(service, 0):
             for other in ASKS.get(service, ()):
@@ -81,6 +87,8 @@ class Maker:
                     end = done + wire / 2
                     self._add(service, f"ask {other}", trace, call, mine, begin, end, bad, shape)
                     failed = failed or bad
+                    if bad:
+                        self._refuses[service] = shape.gives_up
         self._add(service, f"serve {service}", trace, mine, parent, at, end, failed, shape)
         return end, failed
 

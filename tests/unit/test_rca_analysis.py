@@ -79,6 +79,18 @@ def test_what_follows_from_a_failure_is_not_held_against_the_caller() -> None:
     assert found.causes[0].service == "bank", told(found)
 
 
+def test_who_gives_up_after_failed_calls_is_not_at_fault() -> None:
+    """Of six requests pay refuses five without asking: so far its own spans alone fail."""
+    found = analyse(incident(Shape(unreached={"bank": 0.5}, gives_up=5)))
+
+    assert found.causes[0].service == "bank", told(found)
+    assert found.abstained is None
+    assert found.causes[1].score < found.causes[0].score / 4
+
+    found = analyse(incident(Shape(fails={"pay": 0.8})))
+    assert found.causes[0].service == "pay", told(found)
+
+
 def test_of_two_faults_both_come_first() -> None:
     found = analyse(incident(replace(slower(cart=80), fails={"bank": 0.5})))
 
@@ -173,6 +185,13 @@ def test_more_load_alone_is_no_fault() -> None:
 
     assert found.abstained is not None
     assert found.abstained.reason in {"load only", "no fault visible"}
+
+
+def test_more_load_is_no_reason_to_fail() -> None:
+    found = analyse(incident(Shape(fails={"pay": 0.4}), count=100, count_after=400))
+
+    assert found.abstained is None
+    assert found.causes[0].service == "pay", told(found)
 
 
 @pytest.mark.parametrize("skew_ms", [-400.0, 400.0])

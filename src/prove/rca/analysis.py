@@ -75,7 +75,11 @@ def conclude(
     symptom = bundle.alert.service if bundle.alert else _entrance(trees)
     order = ranked(found, total)
     scores = [total.get(each, 0.0) for each in order]
-    abstained, sure = confidence.judge(bundle, trees, scores, weights or confidence.FITTED)
+    of_first = blames.get(order[0], {}) if order else {}
+    behaviour = of_first["structure"].bits if "structure" in of_first else 0.0
+    abstained, sure = confidence.judge(
+        bundle, trees, scores, behaviour, weights or confidence.FITTED
+    )
     teller = evidence.Teller(trees, found.templates, found.severe)
 
     def told(place: int, name: str) -> tuple[Evidence, ...]:

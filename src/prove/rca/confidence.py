@@ -46,9 +46,17 @@ def chance(scores: Sequence[float], weights: Weights = FITTED) -> float:
 
 
 def judge(
-    bundle: Bundle, trees: Trees, scores: Sequence[float], weights: Weights = FITTED
+    bundle: Bundle,
+    trees: Trees,
+    scores: Sequence[float],
+    behaviour: float,
+    weights: Weights = FITTED,
 ) -> tuple[Abstention | None, float]:
-    """Why not to answer, if so; and the chance that the first is the cause."""
+    """Why not to answer, if so; and the chance that the first is the cause.
+
+    `behaviour`: the first's bits that are not of time. More load explains what is slower, not what
+    fails.
+    """
     windows = {*trees.traces, *bundle.metrics["window"].unique()}
     sure = chance(scores, weights)
     if INCIDENT not in windows or not windows & {BASELINE, LOCAL}:
@@ -65,7 +73,7 @@ def judge(
             sure,
         )
     more = _busier(bundle, trees)
-    if more is not None and more >= BUSIER and first < 1:
+    if more is not None and more >= BUSIER and first < 1 and behaviour < VISIBLE_BITS:
         return (
             Abstention(
                 "load only",

@@ -20,7 +20,8 @@ class Trees:
     parent (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the
     service that a client span asked, null for other spans), callee_op (of its only child, else -1),
     torn (its parent is not there, but that of others of its trace), failed, hurt (one below it
-    failed: what it does is a consequence).
+    failed: what it does is a consequence), shadowed (when it ended, the latest call to somebody
+    whom its process asks had failed).
     `ops` has a row for each op, in order: service, name.
     """
 
@@ -97,6 +98,7 @@ def grow(table: pl.DataFrame) -> Trees:
     spans = _usual_callees(spans)
     hurt = _above(parent, spans["failed"].to_numpy())
     spans = spans.with_columns(pl.Series("hurt", hurt))
+    spans = spans.with_columns(_shadowed(spans).alias("shadowed"))
     return Trees(spans, ops.select("service", "name"), traces["trace_id"])
 
 
@@ -172,6 +174,36 @@ def _asked(parent: Ints, service: Ints, op: Ints) -> tuple[Ints, Ints]:
     only = is_client & alike
     callee_op[mothers[only]] = ops[begins[only]]
     return callee, callee_op
+
+
+def _shadowed(spans: pl.DataFrame) -> pl.Series:
+    """Whether, when a span ended, its process had last seen a call to one of its callees fail.
+
+    It may then do without that callee, or without its request, and no failed span shows it.
+    """
+    ends = spans.select(
+        "window",
+        "service",
+        pl.col("instance").fill_null(""),
+        "end_ns",
+        "callee",
+        "failed",
+        pl.int_range(pl.len()).alias("at"),
+    ).sort("end_ns", maintain_order=True)
+    calls = ends.filter(pl.col("callee").is_not_null() & (pl.col("callee") != pl.col("service")))
+    calls = calls.filter(pl.col("failed").any().over("callee"))
+    by = ["window", "service", "instance"]
+    shadowed = pl.Series([False], dtype=pl.Boolean).new_from_index(0, spans.height)
+    for _, some in calls.group_by("callee", maintain_order=True):
+        found = ends.join_asof(
+            some.select(*by, "end_ns", pl.col("failed").alias("last")),
+            on="end_ns",
+            by=by,
+            strategy="backward",
+            check_sortedness=False,
+        ).sort("at")
+        shadowed = shadowed | found["last"].fill_null(value=False)
+    return shadowed
 
 
 def _above(parent: Ints, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -23,11 +23,10 @@ Z = 1.28
 def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
     """How often spans have each event: op, case, after, kind, event.
 
-    case is `next` or `then` and after what comes before, else empty and -1. `lines` are those of
-    spans, in order: row (of the span), template (number). Rates are of spans, counted by
-    trace (what the spans of one trace have in common is one observation), against one healthy
-    window. n_before, n_after: traces;
-    healthy, rate; bits: see `surprise`.
+    case is `next` or `then` and after what comes before, `failure`, or empty; else after is -1.
+    `lines` are those of spans, in order: row (of the span), template (number). Rates are of spans,
+    counted by trace (what the spans of one trace have in common is one observation), against one
+    healthy window. n_before, n_after: traces; healthy, rate; bits: see `surprise`.
     """
     spans = trees.spans.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
@@ -77,15 +76,23 @@ def _traces(spans: pl.DataFrame) -> dict[int, int]:
 
 
 def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A row for each span and event that it has, and one for each span and case that it is."""
-    of = spans.filter(~pl.col("hurt")).select("row", "window", "trace", "op")
+    """A row for each span and event that it has, and one for each span and case that it is.
+
+    What a span does whose failure, or whose callees', explains it, is no event.
+    """
+    free = spans.filter(~pl.col("hurt"))
+    of = free.select("row", "window", "trace", "op")
+    free = free.filter(~pl.col("failed") & ~pl.col("shadowed")).select("row")
     children = spans.filter(pl.col("parent") >= 0).select(
-        pl.col("parent").alias("row"), pl.col("op").alias("event"), "failed"
+        pl.col("parent").alias("row"), pl.col("op").alias("event")
     )
     plain = [_as("").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
+    fails = [_as("failure").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
     kinds = children.group_by("row", "event").agg(pl.len().alias("times"))
-    failing = children.filter("failed").select("row").unique()
-    failure = spans.filter("failed").join(failing, on="row", how="anti")
+    # A call can fail again, and again; else, who has seen a call fail gives up.
+    may_fail = spans.filter(
+        ~pl.col("hurt") & (~pl.col("shadowed") | pl.col("callee").is_not_null())
+    )
     no_event = pl.lit(NOTHING, dtype=pl.Int64).alias("event")
     lines = lines.rename({"template": "event"})
     pairs = [_following(children, "next"), _following(lines, "then")]
@@ -93,14 +100,15 @@ def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
         [
             kinds.select("row", *plain, "event", kind=_as("child")),
             kinds.filter(pl.col("times") > 1).select("row", *plain, "event", kind=_as("again")),
-            failure.select("row", *plain, no_event, kind=_as("failure")),
             lines.select("row", *plain, "event", kind=_as("log")).unique(),
             *(each.with_columns(kind=pl.col("case")) for each in pairs),
         ]
-    )
-    case = pl.concat(pairs).select("row", "case", "after")
-    cases = pl.concat([of.with_columns(plain), of.join(case, on="row", how="inner")])
-    return found.join(of, on="row", how="inner"), cases
+    ).join(free, on="row", how="semi")
+    failure = may_fail.filter("failed").select("row", *fails, no_event, kind=_as("failure"))
+    case = pl.concat([free.select("row", *plain), pl.concat(pairs).select("row", "case", "after")])
+    case = pl.concat([case.join(free, on="row", how="semi"), may_fail.select("row", *fails)])
+    found = pl.concat([found, failure])
+    return found.join(of, on="row", how="inner"), of.join(case, on="row", how="inner")
 
 
 def _as(kind: str) -> pl.Expr:
