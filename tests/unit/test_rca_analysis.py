@@ -10,7 +10,7 @@ from prove.rca import bundle
 from prove.rca.analysis import analyse
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Alert, Bundle
 from prove.rca.model import Analysis
-from tests.support.rca import BEFORE, DURING, Shape, incident, told_wrongly
+from tests.support.rca import BEFORE, DURING, Maker, Shape, incident, table, told_wrongly
 
 
 def slower(**work: float) -> Shape:
@@ -89,6 +89,76 @@ def test_who_gives_up_after_failed_calls_is_not_at_fault() -> None:
 
     found = analyse(incident(Shape(fails={"pay": 0.8})))
     assert found.causes[0].service == "pay", told(found)
+
+
+def _with_reads(made: Bundle, until_s: float, reads_until_s: float) -> Bundle:
+    """Requests end at a time, and so do other ones, which ask cart alone."""
+    maker = Maker(seed=2)
+    reads = []
+    for window, place in ((BEFORE, BASELINE), (DURING, INCIDENT)):
+        rows = maker.requests(300, window, Shape())
+        mine = [row | {"parent_span_id": None} for row in rows if row["name"] == "serve cart"]
+        mine = [row | {"trace_id": f"read-{row['trace_id']}"} for row in mine]
+        reads.append(table(mine, place, lambda _row: True))
+    begun_s = pl.col("start_unix_nano") / 1e9
+    return replace(
+        made,
+        spans=pl.concat(
+            [
+                made.spans.filter(begun_s.min().over("window", "trace_id") < until_s),
+                pl.concat(reads).filter(begun_s < reads_until_s),
+            ]
+        ),
+    )
+
+
+def test_who_falls_silent_while_others_work_is_named() -> None:
+    found = analyse(_with_reads(incident(Shape()), DURING.start_unix_s + 30, DURING.end_unix_s))
+
+    first = found.causes[0]
+    assert (first.service, first.kind) == ("front", "errors"), told(found)
+    assert found.abstained is None
+    assert first.evidence[0].sentence.startswith("For 50% of the time front does nothing")
+    assert first.evidence[0].trace_ids == ()
+
+
+def test_where_all_fall_silent_telemetry_was_lost() -> None:
+    half_s = DURING.start_unix_s + 30
+    found = analyse(_with_reads(incident(Shape()), half_s, half_s))
+
+    assert found.abstained is not None
+    assert found.abstained.reason == "no fault visible"
+
+
+def test_a_lack_of_processor_time_slows_all_that_a_process_does() -> None:
+    def by_path(made: Bundle) -> pl.DataFrame:
+        odd = pl.col("trace_id").str.contains("[13579]$")
+        path = pl.when(odd).then(pl.lit(" a")).otherwise(pl.lit(" b"))
+        name = pl.when(pl.col("name") == "serve pay").then(pl.col("name") + path)
+        return made.spans.with_columns(name.otherwise(pl.col("name")).alias("name"))
+
+    healthy, slow = (by_path(incident(shape)) for shape in (Shape(), slower(pay=60)))
+    odd = pl.col("trace_id").str.contains("[13579]$")
+    some = pl.concat([healthy.filter(~odd), slow.filter(odd)])
+
+    kinds = [
+        analyse(replace(incident(Shape()), spans=spans)).causes[0].kind for spans in (slow, some)
+    ]
+
+    assert kinds == ["cpu", "latency"]
+
+
+def test_few_failures_are_seen_where_something_pages_or_where_they_are_certain() -> None:
+    few = Shape(fails={"pay": 0.15})
+    paged = analyse(incident(few, count=100, alert=Alert("front", "errors", "errors")))
+    unpaged = analyse(incident(few, count=100))
+    many = analyse(incident(few, count=1000))
+
+    assert paged.causes[0].service == unpaged.causes[0].service == "pay"
+    assert paged.abstained is None
+    assert unpaged.abstained is not None
+    assert unpaged.abstained.reason == "no fault visible"
+    assert many.abstained is None
 
 
 def test_of_two_faults_both_come_first() -> None:

@@ -18,14 +18,12 @@ from typing import Any
 from prove.cause import live, truth
 from prove.cause.plan import DATASET, Case
 from prove.errors import UserError
-from prove.incident import bundle, evidence, record, sli
+from prove.incident import bundle, evidence, record
 from prove.incident.objectives import Objectives
 from prove.incident.record import Incident, Window, Windows
 from prove.incident.target import Target
 
 BUNDLES, TRUTHS, CASES = "bundles", "truth", "cases.jsonl"
-LEAST_S = 15.0
-"""Of an incident that is looked at: with less, one waits."""
 NOBODY = record.Cause(service="nobody", kind="none", component="nothing is broken")
 
 
@@ -123,26 +121,14 @@ def told_windows(
     """
     if incident.windows is None:
         return None
-    done = incident.windows.incident
+    baseline, done = incident.windows.baseline, incident.windows.incident
     end_s = (incident.rolled_back_unix_us or incident.ended_unix_us) / 1e6 - case.ends_before_s
-    known = [
-        page
-        for page in record.lines(directory / record.PAGES, record.Page)
-        if (page.status, page.severity) == ("firing", "page")
-        and incident.windows.baseline.start_unix_s <= page.received_at_unix_us / 1e6 <= end_s
-    ]
-    begin_s = done.start_unix_s + case.begins_after_s
-    if known:
-        page = min(known, key=lambda each: each.received_at_unix_us)
-        points = sli.Kept.of(directory).points(page.slo)
-        begin_s = live.went_bad(points, promised, page.slo, page.received_at_unix_us / 1e6)
-    begin_s = min(begin_s, end_s - LEAST_S)
-    healthy_until_s = begin_s - live.GUARD_INTERVALS * promised.interval_s
+    about = Window(start_unix_s=done.start_unix_s + case.begins_after_s, end_unix_s=end_s)
+    told = evidence.as_paged(directory, incident.windows, promised, about)
+    healthy_until_s = told.start_unix_s - live.GUARD_INTERVALS * promised.interval_s
     return Windows(
-        baseline=Window(
-            start_unix_s=incident.windows.baseline.start_unix_s, end_unix_s=healthy_until_s
-        ),
-        incident=Window(start_unix_s=begin_s, end_unix_s=end_s),
+        baseline=Window(start_unix_s=baseline.start_unix_s, end_unix_s=healthy_until_s),
+        incident=told,
     )
 
 

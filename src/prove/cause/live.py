@@ -19,7 +19,7 @@ from prove.clients.logs import LogStore
 from prove.clients.prometheus import Prometheus
 from prove.errors import UserError
 from prove.incident import bundle as exported
-from prove.incident import objectives, record
+from prove.incident import objectives, record, sli
 from prove.incident.objectives import Objectives
 from prove.incident.telemetry import begins
 from prove.rca import bundle
@@ -180,26 +180,7 @@ def onset(prometheus: Prometheus, promised: Objectives, page: Page, asked: Windo
         else []
     )
     points = [point for each in series for point in each.points]
-    return went_bad(points, promised, slo.id if slo else "", page.fired_s)
-
-
-def went_bad(
-    points: Iterable[tuple[float, float]], promised: Objectives, slo_id: str, fired_s: float
-) -> float:
-    """When an SLI became worse than its objective, without a break until its page fired.
-
-    A gap of one shortest window is no break. Where its course isn't known, as long before the page
-    as the shortest of its windows.
-    """
-    otherwise = fired_s - promised.pairs("page")[0].short_s
-    slo = promised.find(slo_id)
-    bad = [at_s for at_s, value in points if slo and at_s <= fired_s and value > slo.budget]
-    begun_s = None
-    for at_s in sorted(bad, reverse=True):
-        if begun_s is not None and begun_s - at_s > promised.shortest_s + promised.interval_s:
-            break
-        begun_s = at_s
-    return otherwise if begun_s is None else min(begun_s, otherwise)
+    return sli.went_bad(points, promised, slo.id if slo else "", page.fired_s)
 
 
 def _of_jaeger(jaeger: Jaeger, window: record.Window) -> list[Row]:

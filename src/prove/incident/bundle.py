@@ -141,9 +141,13 @@ def bundle_id(incident: Incident) -> str:
 
 
 def export(
-    directory: Path, incident: Incident, objectives: Objectives, stores: Stores
+    directory: Path,
+    incident: Incident,
+    objectives: Objectives,
+    stores: Stores,
+    told: Window | None = None,
 ) -> list[str]:
-    """Write the bundle of a run into its record's directory.
+    """Write the bundle of a run into its record's directory; `told`: when the incident was.
 
     Returns what could not be had, a sentence each. Raises UserError when there is no place for it,
     or the run has no windows.
@@ -174,7 +178,7 @@ def export(
             baseline=baseline,
             baseline_dir=BASELINE,
             baseline_local=None,  # the minute before is the baseline's
-            incident=during,
+            incident=told or during,
             quality="partial" if missing else "complete",
             missing=missing,
             signals=sorted(of_incident),

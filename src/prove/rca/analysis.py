@@ -59,7 +59,17 @@ def find(bundle: Bundle) -> Findings:
         trees=trees,
         calls=calls(bundle, trees),
         items=timing.lost(trees) if compares else pl.DataFrame(),
-        events={window: structure.events(trees, lines, window) for window in healthy if compares},
+        events={
+            window: pl.concat(
+                [
+                    structure.events(trees, lines, window),
+                    structure.silence(trees, bundle, window),
+                ],
+                how="diagonal_relaxed",
+            )
+            for window in healthy
+            if compares
+        },
         templates=names,
         severe=severe,
         changes=metrics.changes(bundle.metrics),
@@ -75,10 +85,14 @@ def conclude(
     symptom = bundle.alert.service if bundle.alert else _entrance(trees)
     order = ranked(found, total)
     scores = [total.get(each, 0.0) for each in order]
-    of_first = blames.get(order[0], {}) if order else {}
-    behaviour = of_first["structure"].bits if "structure" in of_first else 0.0
+    behaviour = blames.get(order[0], {}).get("structure", Blame()) if order else Blame()
     abstained, sure = confidence.judge(
-        bundle, trees, scores, behaviour, weights or confidence.FITTED
+        bundle,
+        trees,
+        scores,
+        behaviour.bits,
+        max((blame.certainty(row, found.severe) for row in behaviour.rows), default=0.0),
+        weights or confidence.FITTED,
     )
     teller = evidence.Teller(trees, found.templates, found.severe)
 
@@ -91,7 +105,12 @@ def conclude(
         Cause(
             service=name,
             instance=teller.instance(name, blames.get(name, {})),
-            kind=teller.kind(blames.get(name, {}), bundle.alert.signal if bundle.alert else ""),
+            kind=teller.kind(
+                name,
+                blames.get(name, {}),
+                found.items,
+                bundle.alert.signal if bundle.alert else "",
+            ),
             score=total.get(name, 0.0),
             confidence=share,
             evidence=told(place, name) if place < TOLD else (),
@@ -167,7 +186,7 @@ def _behaviour(
     kinds = {
         *(("child", "again", "next") if "structure" in signals else ()),
         *(("log", "then") if "logs" in signals else ()),
-        *(("failure",) if "errors" in signals else ()),
+        *(("failure", "silence") if "errors" in signals else ()),
     }
     services = found.trees.ops["service"].to_list()
     known = found.trees.spans.drop_nulls("callee").group_by("op").agg(pl.col("callee").unique())

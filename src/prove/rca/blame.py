@@ -174,8 +174,18 @@ def of_events(
 
 
 def is_failure(row: Row, failures: Set[int]) -> bool:
-    """Whether an event is one: a failed span, or a line logged as an error."""
-    return row["kind"] == "failure" or (row["kind"] == "log" and row["event"] in failures)
+    """Whether an event is one: a failed span, a line logged as an error, or that nobody answers."""
+    if row["kind"] in ("failure", "silence"):
+        return True
+    return bool(row["kind"] == "log" and row["event"] in failures)
+
+
+def certainty(row: Row, failures: Set[int]) -> float:
+    """Bits that all observations together have, where an event is a failure; else 0.
+
+    However few fail, it may be certain that they do.
+    """
+    return float(row["bits"] * row["n_after"]) if is_failure(row, failures) else 0.0
 
 
 def explained(bits: Mapping[str, float], callees: Mapping[str, set[str]]) -> dict[str, float]:

@@ -13,6 +13,9 @@ from prove.rca.model import Evidence, Kind, Signal
 from prove.rca.spans import Trees
 from prove.rca.structure import NOTHING
 
+SLOW_TOO, SHIFTED, MOST_OF_IT = 0.05, 0.1, 0.75
+"""Of what is lost outside, and of Cliff's delta, and of its operations: what a lack of processor
+time makes of a process."""
 BESIDE = 2
 """Metrics, where they aren't what is gone by."""
 MOST = 3
@@ -64,8 +67,13 @@ class Teller:
         ).sort("bits", "metric", descending=[True, False])
         return tuple(self._metric(service, row) for row in mine.head(BESIDE).to_dicts())
 
-    def kind(self, found: Mapping[str, Blame], alerted: str = "") -> Kind:
-        """What sort of fault the evidence looks like; of metrics, what the alert was about."""
+    def kind(
+        self, service: str, found: Mapping[str, Blame], items: pl.DataFrame, alerted: str = ""
+    ) -> Kind:
+        """What sort of fault the evidence looks like; of metrics, what the alert was about.
+
+        `items`: timing.lost's.
+        """
         if not found:
             return "unknown"
         signal = max(found, key=lambda each: found[each].bits)
@@ -73,7 +81,7 @@ class Teller:
         if found[signal].bits <= 0 or not rows:
             return "unknown"
         if signal == "time":
-            return self._slowness(rows)
+            return self._slowness(service, rows, items)
         if signal == "structure":
             telling = [row for row in rows if row["bits"] >= rows[0]["bits"] / 2]
             failing = any(is_failure(row, self._severe) for row in telling)
@@ -103,16 +111,18 @@ class Teller:
             return str(slow["instance"][0])
         return None
 
-    def _slowness(self, rows: list[Row]) -> Kind:
+    def _slowness(self, service: str, rows: list[Row], items: pl.DataFrame) -> Kind:
+        """A processor that is lacking slows all that a process does; what else there is, some."""
         lost = {"inside": 0.0, "asked": 0.0, "asks": 0.0}
         for row in rows:  # by what is known of it, too: all of a busy machine is a little slower
             lost[row["side"]] += row["loss_ms"] * row["bits"]
-        if lost["inside"] < lost["asked"] + lost["asks"]:
-            # Outside of its own spans: the network, or a process that gets to nothing in time.
-            return "cpu" if lost["asks"] > lost["asked"] > 0 else "network"
-        inside = [row for row in rows if row["side"] == "inside"]
-        wide = sum(row["shift"] > 1 / 2 for row in inside)
-        return "cpu" if wide > 1 else "latency"
+        outside = lost["asked"] + lost["asks"]
+        if lost["inside"] < outside:
+            # The network, or a process that gets to nothing in time: then it is slow inside, too.
+            return "network" if lost["inside"] < SLOW_TOO * outside else "cpu"
+        mine = items.filter((pl.col("service") == service) & pl.col("callee").is_null())
+        slower = mine.filter(pl.col("shift") > SHIFTED).height
+        return "cpu" if mine.height > 1 and slower >= MOST_OF_IT * mine.height else "latency"
 
     def _time(self, service: str, row: Row) -> Evidence:
         name = self._names[row["op"]]
@@ -156,8 +166,10 @@ class Teller:
         called = where != service and row["kind"] == "failure"
         whose = "" if where == service or called else f", and so do other callers of {service}"
         signal: Signal = "logs" if row["kind"] in ("log", "then") else "structure"
-        if row["kind"] == "failure":
+        if row["kind"] in ("failure", "silence"):
             signal = "errors"
+        if row["kind"] == "silence":
+            return self._silence(where, row)
         chosen = self._during.filter(pl.col("op") == row["op"])
         if row["kind"] in ("child", "again", "next") and row["event"] != NOTHING:
             mothers = self._trees.spans.filter(pl.col("op") == row["event"])["parent"]
@@ -180,6 +192,20 @@ class Teller:
             row["bits"],
             self._ids(chosen["trace"]),
             _logs_query(where) if signal == "logs" else self._spans_query(row["op"]),
+        )
+
+    def _silence(self, service: str, row: Row) -> Evidence:
+        return Evidence(
+            "errors",
+            f"For {row['rate']:.0%} of the time {service} does nothing, while requests that don't"
+            f" need it are served; its longest pause before was {_ms(row['pause_s'] * 1000)}.",
+            self._names[row["op"]],
+            row["healthy"],
+            row["rate"],
+            "share of time",
+            row["bits"],
+            (),
+            self._spans_query(row["op"]),
         )
 
     def _does(self, row: Row) -> str:
