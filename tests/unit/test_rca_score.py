@@ -203,6 +203,8 @@ def test_of_two_faults_both_are_looked_for() -> None:
         both("a", "c", abstained="two candidates can't be told apart"),
         both("c", "d", abstained="load only"),
     ]
+    nothing_against = dataclasses.replace(both("a", "b"), bits=(1.0, 0.0, 0.0))
+    assert not nothing_against.both_within(3)
     row = report.doubles(of)[1][0]
 
     assert row[:3] == ["own", "3", "0.667"]

@@ -97,6 +97,7 @@ class Case:
     bits: tuple[float, ...]
     """Scores of our ranking, falling."""
     candidates: int
+    """Services that are told of; guessing has the choice among them."""
     kind: Kind = "unknown"
     """Of the first of our ranking."""
     abstained: Reason | None = None
@@ -116,8 +117,11 @@ class Case:
         return self.abstained in VERDICTS.get(self.label.fault, {NOTHING_SEEN})
 
     def both_within(self, k: int) -> bool:
-        """Whether all that was broken is among the first k."""
-        return {self.label.service, *self.label.others} <= set(self.rankings[OURS][:k])
+        """Whether all that was broken is among the first k, and has anything against it."""
+        first = zip(self.rankings[OURS][:k], self.bits, strict=False)
+        return {self.label.service, *self.label.others} <= {
+            name for name, bits in first if bits > 0
+        }
 
 
 OURS = "prove.rca"
@@ -136,7 +140,7 @@ def solve(label: Label, found: Findings) -> Case:
         found,
         rankings,
         tuple(each.score for each in answer.causes),
-        len(answer.causes),
+        len({*found.bundle.services, *answer.ranking}),
         answer.causes[0].kind if answer.causes else "unknown",
         answer.abstained.reason if answer.abstained else None,
     )

@@ -1,6 +1,7 @@
 """Spans as trees: whose child each is, what it did by itself, and whom it asked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class Trees:
     ops: pl.DataFrame
     trace_ids: pl.Series
 
-    @property
+    @cached_property
     def traces(self) -> dict[int, int]:
         """How many there are in each window."""
         counted = self.spans.group_by("window").agg(pl.col("trace").n_unique())
@@ -181,6 +182,10 @@ def _shadowed(spans: pl.DataFrame) -> pl.Series:
 
     It may then do without that callee, or without its request, and no failed span shows it.
     """
+    shadowed = pl.Series([False], dtype=pl.Boolean).new_from_index(0, spans.height)
+    failed = pl.col("failed") & pl.col("callee").is_not_null()
+    if not spans.select(failed.any()).item():
+        return shadowed
     ends = spans.select(
         "window",
         "service",
@@ -193,7 +198,6 @@ def _shadowed(spans: pl.DataFrame) -> pl.Series:
     calls = ends.filter(pl.col("callee").is_not_null() & (pl.col("callee") != pl.col("service")))
     calls = calls.filter(pl.col("failed").any().over("callee"))
     by = ["window", "service", "instance"]
-    shadowed = pl.Series([False], dtype=pl.Boolean).new_from_index(0, spans.height)
     for _, some in calls.group_by("callee", maintain_order=True):
         found = ends.join_asof(
             some.select(*by, "end_ns", pl.col("failed").alias("last")),

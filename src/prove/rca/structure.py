@@ -75,10 +75,13 @@ def silence(trees: Trees, bundle: Bundle, against: int) -> pl.DataFrame:
     window = bundle.baseline if against == BASELINE else bundle.local
     rows = []
     if window is not None and window.seconds > 0 and bundle.incident.seconds > 0:
-        spans = trees.spans.filter(pl.col("window").is_in([against, INCIDENT]))
+        spans = trees.spans.select("window", "trace", "service", "op", "parent", "start_ns")
+        spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
         for service in _entrances(spans.filter(pl.col("window") == against)):
             own = pl.col("service") == service
-            apart = spans.filter(~own.any().over("window", "trace"))
+            apart = spans.join(spans.filter(own), on=["window", "trace"], how="anti")
+            if apart.is_empty():
+                continue
             before, during = (
                 [
                     some.filter(pl.col("window") == each)["start_ns"].sort().to_numpy() / 1e9
@@ -171,6 +174,7 @@ def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     may_fail = spans.filter(
         ~pl.col("hurt") & (~pl.col("shadowed") | pl.col("callee").is_not_null())
     )
+    may_fail = may_fail.filter(pl.col("failed").any().over("op"))
     no_event = pl.lit(NOTHING, dtype=pl.Int64).alias("event")
     lines = lines.rename({"template": "event"})
     pairs = [_following(children, "next"), _following(lines, "then")]
