@@ -149,6 +149,10 @@ def test_the_truth_is_a_label_as_those_of_others(kept: Path, tmp_path: Path) -> 
     assert told["fault_type"] == "error"
     assert told["injected_at_unix_s"] == incidents.INJECTED_S
     assert told["id"] == label.stem
+    out = str(tmp_path / "out")
+    done = CliRunner().invoke(app, ["rca", "score", out, "--truth", out, "--json"])
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["prove"]["prove.rca"]["ac"]["1"] == 1.0
     if (theirs := SHARED / "rca" / "truth").exists():
         known = json.loads(next(theirs.rglob("*.json")).read_text())
         assert set(known) - {"inject_timestamp_field_unix_s"} <= set(told)

@@ -133,38 +133,15 @@ def told_windows(
 
 
 def truth_of(case: Case, incident: Incident, id_: str, quality: str) -> dict[str, Any]:
-    """The label. Where nothing is broken it has no `root_cause_service`: nobody is to be named.
-
-    `kinds` are the names under which the fault passes; `others` what else was broken at once.
-    """
-    label: dict[str, Any] = {
+    """The label, with what the case was."""
+    return {
         "id": id_,
         "dataset": DATASET,
         "quality": quality,
-        "fault_type": "load only" if case.more_load else "no fault",
-        "injected_at_unix_s": (incident.injected_unix_us or incident.started_unix_us) / 1e6,
         "case": case.name,
         "severity": case.severity,
         "load": {"reads_per_s": case.reads_per_s, "checkouts_per_s": case.checkouts_per_s},
-        "others": [],
-    }
-    if not case.faults:
-        return label
-    first, *others = [each.cause for each in case.faults]
-    return label | {
-        "root_cause_service": truth.service(first),
-        "root_cause_instance": None,
-        "root_cause_component": first.component,
-        "fault_type": first.kind,
-        "kinds": list(truth.kinds(first)),
-        "others": [
-            {
-                "root_cause_service": truth.service(each),
-                "fault_type": each.kind,
-                "kinds": list(truth.kinds(each)),
-            }
-            for each in others
-        ],
+        **truth.label(incident, [each.cause for each in (*case.faults, *case.more_load)]),
     }
 
 

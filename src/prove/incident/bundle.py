@@ -111,21 +111,6 @@ class Baseline(_Form):
     signals: list[str]
 
 
-class Label(_Form):
-    """The true cause, apart from the bundle: what a method's answer is compared with."""
-
-    id: str
-    dataset: str
-    quality: str
-    root_cause_service: str
-    root_cause_instance: str | None
-    root_cause_component: str
-    fault_type: str
-    injected_at_unix_s: float
-    others: list[record.Cause]
-    """Where more than one thing was broken at once, those beside the first."""
-
-
 @dataclass(frozen=True)
 class Stores:
     """Where telemetry is kept while the stack runs; None: not within reach."""
@@ -192,22 +177,6 @@ def read(directory: Path) -> Bundle | None:
     """The bundle of an incident; None: there is none. Raises UserError for another form."""
     path = directory / record.BUNDLE / BUNDLE_FILE
     return record.read_document(path, Bundle) if path.exists() else None
-
-
-def label(incident: Incident, truths: record.Truths, quality: str) -> Label:
-    """What is kept apart."""
-    first, *others = [each.cause for each in truths.scenarios]
-    return Label(
-        id=bundle_id(incident),
-        dataset=DATASET,
-        quality=quality,
-        root_cause_service=first.callee or first.service,
-        root_cause_instance=None,
-        root_cause_component=first.component,
-        fault_type=first.kind,
-        injected_at_unix_s=(incident.injected_unix_us or incident.started_unix_us) / 1e6,
-        others=others,
-    )
 
 
 def metric_queries(objectives: Objectives) -> dict[str, str]:
