@@ -26,6 +26,10 @@ class Shape:
     """Share of requests that a service fails."""
     skips: dict[str, float] = field(default_factory=dict)
     """Share of requests in which a service asks nobody."""
+    unreached: dict[str, float] = field(default_factory=dict)
+    """Share of calls to a service that fail before they reach it."""
+    gives_up: int = 0
+    """Requests that a service refuses without asking anybody, after a call of its has failed."""
     tries: int = 1
     """How often pay asks the bank."""
     silent: frozenset[str] = frozenset()
@@ -42,6 +46,7 @@ class Maker:
     def __init__(self, seed: int = 1) -> None:
         self._random = random.Random(seed)
         self._next = 0
+        self._refuses: dict[str, int] = {}
         self.rows: list[Row] = []
 
     def requests(self, count: int, window: Window, shape: Shape) -> list[Row]:
@@ -65,6 +70,9 @@ class Maker:
         """Returns when it ends, and whether it failed."""
         mine = self._id()
         failed = self._random.random() < shape.fails.get(service, 0)
+        if self._refuses.get(service, 0) > 0:
+            self._refuses[service] -= 1
+            failed = True
         end = at + self._took(shape.work[service])
         if not failed and self._random.random() >= shape.skips.get(service, 0):
             for other in ASKS.get(service, ()):
@@ -72,10 +80,15 @@ class Maker:
                     call = self._id()
                     begin = end
                     wire = self._took(shape.wire[other])
-                    done, bad = self._serve(other, trace, call, begin + wire / 2, shape)
+                    if other in shape.unreached and self._random.random() < shape.unreached[other]:
+                        done, bad = begin + wire / 2, True
+                    else:
+                        done, bad = self._serve(other, trace, call, begin + wire / 2, shape)
                     end = done + wire / 2
                     self._add(service, f"ask {other}", trace, call, mine, begin, end, bad, shape)
                     failed = failed or bad
+                    if bad:
+                        self._refuses[service] = shape.gives_up
         self._add(service, f"serve {service}", trace, mine, parent, at, end, failed, shape)
         return end, failed
 
@@ -130,6 +143,31 @@ def incident(
         alert=alert,
         services=("bank", "cart", "front", "pay"),
         spans=table([*map(dict, healthy)], BASELINE, keep).vstack(table(during, INCIDENT, keep)),
+    )
+
+
+def told_wrongly(after: Shape, by_s: float, *, count: int = 200) -> Bundle:
+    """Of an incident that is said to begin `by_s` after it did; negative: before."""
+    maker = Maker()
+    before_s, during_s = (window.seconds / count for window in (BEFORE, DURING))
+    bad = round(max(by_s, 0) / before_s)
+    good = round(max(-by_s, 0) / during_s)
+
+    def part(window: Window, first: int, last: int, shape: Shape) -> list[Row]:
+        step_s = window.seconds / count
+        within = Window(window.start_unix_s + first * step_s, window.start_unix_s + last * step_s)
+        return [*map(dict, maker.requests(last - first, within, shape))] if last > first else []
+
+    healthy = part(BEFORE, 0, count - bad, Shape()) + part(BEFORE, count - bad, count, after)
+    during = part(DURING, 0, good, Shape()) + part(DURING, good, count, after)
+    return Bundle(
+        id="made-up",
+        incident=DURING,
+        baseline=BEFORE,
+        services=("bank", "cart", "front", "pay"),
+        spans=table(healthy, BASELINE, lambda _row: True).vstack(
+            table(during, INCIDENT, lambda _row: True)
+        ),
     )
 
 

@@ -1,7 +1,6 @@
 """What `provectl rca` can be pointed at, and what it says where it can't look."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -216,50 +215,19 @@ def test_when_it_began_comes_from_the_page_and_its_sli(firing: bool) -> None:
     assert live.onset(store, promised, page, asked) == 300
 
 
-def test_a_truth_is_as_those_of_others_and_a_stopped_collection_goes_on(
-    kept: Path, tmp_path: Path
-) -> None:
-    from prove.cause import collect, plan
+def test_too_short_a_look_back_says_how_far_is_enough() -> None:
+    promised = objectives.of_profile("standard")  # rules every 30 s: 60 s lie between the two
 
-    cases = plan.plan(7, 42, 20, 10)
-    assert cases == plan.plan(7, 42, 20, 10) != plan.plan(8, 42, 20, 10)
-    singles = [case for case in cases if len(case.faults) == 1]
-    doubles = [case for case in cases if len(case.faults) == 2]
-    assert (len(singles), len(doubles)) == (42, 10)
-    assert sum(bool(case.more_load) for case in cases) == 10
-    assert {case.severity for case in singles} == set(plan.SEVERITIES)
-    services = {truth.service(case.faults[0].cause) for case in singles}
-    assert services == {*plan.PLACES.values(), "acquirer"}
-    for case in doubles:
-        assert len({truth.service(each.cause) for each in case.faults}) == 2
-    for case in (singles[0], doubles[0], next(case for case in cases if not case.faults)):
-        made = plan.entry(case).prove
-        assert made.load.checkouts_per_s == case.checkouts_per_s
+    def healthy(since_s: float, begun_s: float, *, paged: bool) -> Window:
+        return live.healthy_before(begun_s, Window(-since_s, 0), promised, paged=paged)
 
-    out = tmp_path / "out"
-    out.mkdir()
-    case = next(
-        case
-        for case in singles
-        if (case.faults[0].place, case.faults[0].cause.kind) == ("payment", "error")
-    )
-    recorded.keep(kept)
-    collect.label(case, kept, out)
-    counted = {"runs": 1, "right": 1, "right_kind": 1, "abstained": 0}
-    assert collect.tally(cases, out) == {"one fault": counted}
-    (path,) = (out / collect.TRUTHS).rglob("*.json")
-    told = json.loads(path.read_text())
-    assert told["root_cause_service"] == truth.service(case.faults[0].cause)
-    assert "errors" in told["kinds"]
-    lasted = sources.at(out / collect.BUNDLES / plan.DATASET / told["id"]).incident
-    assert lasted.end_unix_s == incidents.ROLLED_BACK_S  # not until all was well again
-    assert case not in collect.left(cases, out)
-    assert len(collect.left(cases, out)) == len(cases) - 1
-    quiet = next(case for case in cases if not case.faults and not case.more_load)
-    assert "root_cause_service" not in collect.truth_of(
-        quiet, incidents.incident(), "x", "complete"
-    )
-    lines = out / collect.CASES
-    lines.write_text(lines.read_text() + '{"case": "torn')
-    assert len(collect.done(out)) == 1
-    shutil.rmtree(out)
+    def quiet(since_s: float) -> Window:
+        return healthy(since_s, -since_s * live.QUIET_SHARE, paged=False)
+
+    with pytest.raises(UserError, match=r"where nothing pages.* rca --live --since 2m`"):
+        quiet(60)
+    assert quiet(120) == Window(-120, -90)
+    assert quiet(600).seconds == live.HEALTHY_S  # what is looked at by default
+    with pytest.raises(UserError, match=r"it began 500 s ago.* rca --live --since 15m`"):
+        healthy(540, -500, paged=True)
+    assert healthy(900, -500, paged=True).seconds == live.HEALTHY_S

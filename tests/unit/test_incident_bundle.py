@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from prove.cli import app
 from prove.errors import UserError
-from prove.incident import archive, bundle, objectives, record, views
+from prove.incident import archive, bundle, evidence, objectives, record, views
 from prove.incident.bundle import Stores
 from prove.stack.hints import NAME
 from prove.tools import repository_root
@@ -80,6 +80,25 @@ def test_each_file_has_what_its_window_had(kept: Path) -> None:
     assert incidents.SCENARIO not in found.model_dump_json()
 
 
+def test_it_was_when_its_page_has_it_until_it_was_ended(tmp_path: Path) -> None:
+    kept = incidents.write(tmp_path)
+    promised = objectives.of_profile("drill")
+    of_run = incidents.incident().windows
+    assert of_run is not None
+    about = of_run.incident.model_copy(update={"end_unix_s": incidents.ROLLED_BACK_S})
+    told = evidence.as_paged(kept, of_run, promised, about)
+    assert (told.start_unix_s, told.end_unix_s) == (
+        incidents.INJECTED_S + 2,  # its SLI's window reaches back, too
+        incidents.ROLLED_BACK_S,
+    )
+    bundle.export(kept, incidents.incident(), promised, incidents.stores(tmp_path), told)
+    found = bundle.read(kept)
+    assert found is not None
+    assert found.incident == told
+    (kept / record.PAGES).write_text("")
+    assert evidence.as_paged(kept, of_run, promised, about) == about
+
+
 def test_what_a_store_does_not_give_is_missing(tmp_path: Path) -> None:
     kept = incidents.write(tmp_path, with_bundle=False)
     stores = Stores(incidents.Metrics(), None, None)
@@ -130,6 +149,10 @@ def test_the_truth_is_a_label_as_those_of_others(kept: Path, tmp_path: Path) -> 
     assert told["fault_type"] == "error"
     assert told["injected_at_unix_s"] == incidents.INJECTED_S
     assert told["id"] == label.stem
+    out = str(tmp_path / "out")
+    done = CliRunner().invoke(app, ["rca", "score", out, "--truth", out, "--json"])
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["prove"]["prove.rca"]["ac"]["1"] == 1.0
     if (theirs := SHARED / "rca" / "truth").exists():
         known = json.loads(next(theirs.rglob("*.json")).read_text())
         assert set(known) - {"inject_timestamp_field_unix_s"} <= set(told)

@@ -99,7 +99,13 @@ def test_hypotheses_come_from_spans_and_not_from_the_truth(kept: Path) -> None:
     (kept / record.TRUTH).unlink()
     made = review.make(kept)
     assert not made.truths
-    assert any("begin in payment-service" in each for each in made.suspects)
+    headline, *evidence = map(review.plain, made.traces_say)
+    assert headline.startswith("payment-service (instance payment-service-1): it fails (errors)")
+    assert any(
+        "`POST /api/v1/payments` of payment-service fails, and nothing below it does" in each
+        for each in evidence
+    )
+    assert not any(each.startswith("Where it began") for each in made.unknown)
     assert "The scenario's own answer" not in review.markdown(made)
 
 

@@ -10,7 +10,7 @@ from prove.rca import bundle
 from prove.rca.analysis import analyse
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Alert, Bundle
 from prove.rca.model import Analysis
-from tests.support.rca import BEFORE, DURING, Shape, incident
+from tests.support.rca import BEFORE, DURING, Maker, Shape, incident, table, told_wrongly
 
 
 def slower(**work: float) -> Shape:
@@ -28,6 +28,7 @@ FAULTS = {
     "the way to a caller": (farther(pay=80), "pay", {"network"}),
     "failing": (Shape(fails={"bank": 0.5}), "bank", {"errors"}),
     "failing in the middle": (Shape(fails={"pay": 0.5}), "pay", {"errors"}),
+    "not reached": (Shape(unreached={"bank": 0.5}), "bank", {"errors"}),
     "answers early": (Shape(skips={"pay": 0.6}), "pay", {"omission"}),
     "asks again": (Shape(tries=3), "pay", {"omission"}),
 }
@@ -46,6 +47,163 @@ def test_a_fault_is_found_where_it_is(fault: str) -> None:
     assert found.causes[0].path[0] == "front"
     assert found.causes[0].path[-1] == service
     assert found.causes[0].instance == f"{service}-1"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("by_s", [-8.0, 8.0])
+def test_it_is_found_though_it_began_at_another_time_than_is_told(fault: str, by_s: float) -> None:
+    shape, service, kinds = FAULTS[fault]
+
+    found = analyse(told_wrongly(shape, by_s))
+
+    assert found.causes[0].service == service, told(found)
+    assert found.causes[0].kind in kinds
+    assert found.abstained is None
+
+
+def test_who_reaches_nobody_is_at_fault_and_who_is_not_reached_is_told() -> None:
+    found = analyse(incident(Shape(unreached={"cart": 0.5, "pay": 0.5})))
+    assert found.causes[0].service == "front", told(found)
+
+    found = analyse(incident(Shape(unreached={"cart": 0.5})))
+    assert found.causes[0].service == "cart", told(found)
+    first = found.causes[0].evidence[0]
+    assert first.signal == "errors"
+    assert first.sentence.startswith("calls of front to cart (`ask cart`) fail ")
+
+
+def test_what_follows_from_a_failure_is_not_held_against_the_caller() -> None:
+    """Where the bank fails pay asks it again, and front doesn't go on: neither is news."""
+    found = analyse(incident(Shape(fails={"bank": 0.6}, tries=2), Shape()))
+
+    assert found.causes[0].service == "bank", told(found)
+
+
+def test_who_gives_up_after_failed_calls_is_not_at_fault() -> None:
+    """Of six requests pay refuses five without asking: so far its own spans alone fail."""
+    found = analyse(incident(Shape(unreached={"bank": 0.5}, gives_up=5)))
+
+    assert found.causes[0].service == "bank", told(found)
+    assert found.abstained is None
+    assert found.causes[1].score < found.causes[0].score / 4
+
+    found = analyse(incident(Shape(fails={"pay": 0.8})))
+    assert found.causes[0].service == "pay", told(found)
+
+
+def _with_reads(made: Bundle, until_s: float, reads_until_s: float) -> Bundle:
+    """Requests end at a time, and so do other ones, which ask cart alone."""
+    maker = Maker(seed=2)
+    reads = []
+    for window, place in ((BEFORE, BASELINE), (DURING, INCIDENT)):
+        rows = maker.requests(300, window, Shape())
+        mine = [row | {"parent_span_id": None} for row in rows if row["name"] == "serve cart"]
+        mine = [row | {"trace_id": f"read-{row['trace_id']}"} for row in mine]
+        reads.append(table(mine, place, lambda _row: True))
+    begun_s = pl.col("start_unix_nano") / 1e9
+    return replace(
+        made,
+        spans=pl.concat(
+            [
+                made.spans.filter(begun_s.min().over("window", "trace_id") < until_s),
+                pl.concat(reads).filter(begun_s < reads_until_s),
+            ]
+        ),
+    )
+
+
+def test_who_falls_silent_while_others_work_is_named() -> None:
+    found = analyse(_with_reads(incident(Shape()), DURING.start_unix_s + 30, DURING.end_unix_s))
+
+    first = found.causes[0]
+    assert (first.service, first.kind) == ("front", "errors"), told(found)
+    assert found.abstained is None
+    assert first.evidence[0].sentence.startswith("For 50% of the time front does nothing")
+    assert first.evidence[0].trace_ids == ()
+
+
+def test_where_all_fall_silent_telemetry_was_lost() -> None:
+    half_s = DURING.start_unix_s + 30
+    found = analyse(_with_reads(incident(Shape()), half_s, half_s))
+
+    assert found.abstained is not None
+    assert found.abstained.reason == "no fault visible"
+
+
+def test_a_lack_of_processor_time_slows_all_that_a_process_does() -> None:
+    def by_path(made: Bundle) -> pl.DataFrame:
+        odd = pl.col("trace_id").str.contains("[13579]$")
+        path = pl.when(odd).then(pl.lit(" a")).otherwise(pl.lit(" b"))
+        name = pl.when(pl.col("name") == "serve pay").then(pl.col("name") + path)
+        return made.spans.with_columns(name.otherwise(pl.col("name")).alias("name"))
+
+    healthy, slow = (by_path(incident(shape)) for shape in (Shape(), slower(pay=60)))
+    odd = pl.col("trace_id").str.contains("[13579]$")
+    some = pl.concat([healthy.filter(~odd), slow.filter(odd)])
+
+    kinds = [
+        analyse(replace(incident(Shape()), spans=spans)).causes[0].kind for spans in (slow, some)
+    ]
+
+    assert kinds == ["cpu", "latency"]
+
+
+def test_few_failures_are_seen_where_something_pages_or_where_they_are_certain() -> None:
+    few = Shape(fails={"pay": 0.15})
+    paged = analyse(incident(few, count=100, alert=Alert("front", "errors", "errors")))
+    unpaged = analyse(incident(few, count=100))
+    many = analyse(incident(few, count=1000))
+
+    assert paged.causes[0].service == unpaged.causes[0].service == "pay"
+    assert paged.abstained is None
+    assert unpaged.abstained is not None
+    assert unpaged.abstained.reason == "no fault visible"
+    assert many.abstained is None
+
+
+def test_of_two_faults_both_come_first() -> None:
+    found = analyse(incident(replace(slower(cart=80), fails={"bank": 0.5})))
+
+    assert {each.service for each in found.causes[:2]} == {"cart", "bank"}, told(found)
+
+
+def test_metrics_are_told_beside_spans_and_a_machine_is_no_service() -> None:
+    rows = [
+        (
+            at,
+            service,
+            f"{service}-1",
+            metric,
+            value * (9 if at >= 2000 and service != "cart" else 1),
+        )
+        for at in (*range(1000, 1060), *range(2000, 2060))
+        for service, metric, value in (
+            ("pay", "threads", 10 + at % 3),
+            ("cart", "threads", 10 + at % 3),
+            ("machine", "load", 1 + at % 3),
+        )
+    ]
+    metrics = pl.DataFrame(rows, schema=bundle.METRICS, orient="row").with_columns(
+        pl.when(pl.col("time_unix_s") < 2000).then(BASELINE).otherwise(INCIDENT).alias("window")
+    )
+    alert = Alert("front", "errors", "checkout-errors")
+    made = replace(
+        incident(Shape(fails={"pay": 0.5}), alert=alert),
+        metrics=metrics.cast({"window": pl.Int8}),
+        services=("bank", "cart", "front", "machine", "pay"),
+    )
+
+    found = analyse(made)
+
+    assert set(found.ranking) == {"bank", "cart", "front", "pay"}
+    assert found.causes[0].service == "pay", told(found)
+    signals = [each.signal for each in found.causes[0].evidence]
+    assert signals[0] == "errors"
+    assert signals[-1] == "metrics"
+    assert "`threads` of pay (pay-1) is " in found.causes[0].evidence[-1].sentence
+    assert replace(analyse(replace(made, metrics=bundle.empty(bundle.METRICS))), seconds=0).causes[
+        0
+    ].score == pytest.approx(found.causes[0].score)
 
 
 def test_evidence_has_its_numbers_and_its_traces() -> None:
@@ -97,6 +255,13 @@ def test_more_load_alone_is_no_fault() -> None:
 
     assert found.abstained is not None
     assert found.abstained.reason in {"load only", "no fault visible"}
+
+
+def test_more_load_is_no_reason_to_fail() -> None:
+    found = analyse(incident(Shape(fails={"pay": 0.4}), count=100, count_after=400))
+
+    assert found.abstained is None
+    assert found.causes[0].service == "pay", told(found)
 
 
 @pytest.mark.parametrize("skew_ms", [-400.0, 400.0])

@@ -1,5 +1,6 @@
 """How the score is counted, and that it agrees with the judge that came with the incidents."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prove.cli import app
-from prove.rca import analysis, labels, report, scoring
+from prove.rca import analysis, baselines, labels, report, scoring
 from prove.rca.bundle import Bundle
 from prove.rca.labels import Label
 from prove.rca.scoring import OURS, Case
@@ -130,6 +131,102 @@ def test_a_page_has_a_row_for_each_line_of_a_table() -> None:
     text = report.page({"T": ("Told.", (["a", "b"], [["1", "2"], ["3", "4"]]))}, "# Head\n")
 
     assert text == "# Head\n\n## T\n\nTold.\n\n| a | b |\n| :-- | :-- |\n| 1 | 2 |\n| 3 | 4 |\n"
+
+
+def _case(label: Label, bits: float, kind: str = "errors", abstained: str | None = None) -> Case:
+    """Ranks a, b and c, in that order."""
+    return Case(
+        label,
+        _nothing(),
+        {key: ["a", "b", "c"] for key in (OURS, *baselines.METHODS)},
+        (bits, bits / 2, bits / 4),
+        3,
+        kind,  # type: ignore[arg-type]
+        abstained,  # type: ignore[arg-type]
+    )
+
+
+def _row(table: report.Table, *begin: str) -> dict[str, str]:
+    """The only row that begins so; of columns of the same name the last."""
+    (row,) = [row for row in table[1] if row[: len(begin)] == list(begin)]
+    return dict(zip(table[0], row, strict=True))
+
+
+def test_where_nothing_is_broken_it_is_right_to_say_so() -> None:
+    quiet, load = (Label(name, "own", None, name) for name in ("no fault", "load only"))
+    two = "two candidates can't be told apart"
+    of = [
+        _case(quiet, 0.1, abstained="no fault visible"),
+        _case(quiet, 0.5, abstained=two),
+        _case(quiet, 0.5),
+        _case(load, 0.5, abstained="load only"),
+        _case(load, 0.1, abstained="no fault visible"),
+        _case(quiet, 0.1, abstained="load only"),
+    ]
+
+    assert [case.abstains_rightly for case in of] == [True, False, False, True, True, False]
+    every = _row(report.quiet(of), "own", "all")
+    assert (every["n"], every["abstains"], every["rightly"]) == ("6", "0.833", "0.500")
+    assert every["95%"] == "0.19 to 0.81"  # three of six
+    assert (
+        _row(report.quiet(of), "own", "load only")["verdicts"] == "load only 1, no fault visible 1"
+    )
+    assert _row(report.aims(of), "own", "abstains rightly")["reached"] == "0.500"
+    assert len(report.surprises(of)[1]) == 3
+    assert report.methods(scoring.single(of))[1] == []
+
+
+def test_a_service_is_right_with_its_kind_or_without_and_abstaining_has_a_cost() -> None:
+    label = Label("x", "own", "a", "error", ("errors", "omission"))
+    of = [
+        _case(label, 3.0),
+        _case(label, 3.0, "cpu"),
+        _case(label, 0.1, "omission", "no fault visible"),
+        _case(dataclasses.replace(label, service="b"), 3.0),
+    ]
+
+    row = _row(report.kinds(of), "own", "error")
+    assert (row["service"], row["service and kind"]) == ("0.750", "0.500")
+    assert row["kinds told"] == "cpu 1, errors 2, omission 1"
+    row = _row(report.cost(of), "own")
+    assert (row["answered"], row["right of these"]) == ("0.750", "2 of 3")
+    assert (row["abstained"], row["right of those"]) == ("no fault visible 1", "1 of 1")
+
+
+def test_of_two_faults_both_are_looked_for() -> None:
+    def both(*services: str, abstained: str | None = None) -> Case:
+        first, *others = services
+        return _case(Label("x", "own", first, "f", (), tuple(others)), 1.0, abstained=abstained)
+
+    of = [
+        both("b", "a"),
+        both("a", "c", abstained="two candidates can't be told apart"),
+        both("c", "d", abstained="load only"),
+    ]
+    nothing_against = dataclasses.replace(both("a", "b"), bits=(1.0, 0.0, 0.0))
+    assert not nothing_against.both_within(3)
+    row = report.doubles(of)[1][0]
+
+    assert row[:3] == ["own", "3", "0.667"]
+    assert (row[4], row[6]) == ("0.333", "0.667")
+    assert row[-2:] == ["1", "1"]
+    assert [row[1] for row in report.surprises(of)[1]] == ["c and d"]
+
+
+def test_labels_say_what_else_was_broken_or_that_nothing_was(tmp_path: Path) -> None:
+    def write(name: str, **told: object) -> None:
+        document = {"id": name, "dataset": "own", **told}
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+
+    other = {"root_cause_service": "b", "fault_type": "pause"}
+    write("none", fault_type="load only", others=[])
+    write("two", root_cause_service="a", fault_type="error", kinds=["errors"], others=[other])
+    (tmp_path / "elsewhat.json").write_text("{}")
+
+    assert labels.read(tmp_path) == {
+        "none": Label("none", "own", None, "load only"),
+        "two": Label("two", "own", "a", "error", ("errors",), ("b",)),
+    }
 
 
 def test_labels_are_read_below_a_directory(tmp_path: Path) -> None:

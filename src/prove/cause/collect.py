@@ -1,11 +1,12 @@
 """Labelled bundles of our own incidents, laid out as those of others are:
 
-    bundles/own/prove-20261129T201500/    the bundle
-    truth/own/prove-20261129T201500.json  what was done
-    cases.jsonl                           which case of the plan that was, one a line
-    incidents/                            the records, with all that clients saw
+    bundles/own/own-1-007/    the bundle
+    truth/own/own-1-007.json  what was done
+    cases.jsonl               which cases of the plan are done, one a line
+    incidents/                the records, with all that clients saw
 
-A run that is stopped is gone on with: cases in `cases.jsonl` are done.
+A run that is stopped is gone on with: cases in `cases.jsonl` are done. Several may collect into one
+directory at once, each with another seed.
 """
 
 import json
@@ -14,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prove.cause import truth
+from prove.cause import live, truth
 from prove.cause.plan import DATASET, Case
 from prove.errors import UserError
 from prove.incident import bundle, evidence, record
-from prove.incident.record import Incident
+from prove.incident.objectives import Objectives
+from prove.incident.record import Incident, Window, Windows
 from prove.incident.target import Target
 
 BUNDLES, TRUTHS, CASES = "bundles", "truth", "cases.jsonl"
@@ -41,8 +43,9 @@ def keeper(cases: Sequence[Case], out: Path) -> Callable[[Target, Incident, Path
     by_name = {case.name: case for case in cases}
 
     def keep(target: Target, incident: Incident, directory: Path) -> None:
-        evidence.keep(target, incident, directory)
-        label(by_name[incident.scenario], directory, out)
+        case = by_name[incident.scenario]
+        evidence.keep(target, incident, directory, lambda *of: told_windows(case, *of))
+        label(case, directory, out)
 
     return keep
 
@@ -52,11 +55,11 @@ def label(case: Case, directory: Path, out: Path) -> None:
     incident, found = record.read(directory), bundle.read(directory)
     kept = ""
     if found is not None and incident.verdict not in ("not possible", "interrupted"):
-        kept = found.id
+        kept = case.name  # of a second there may be two, where several collect at once
         target = out / BUNDLES / DATASET / kept
         try:
             shutil.copytree(directory / record.BUNDLE, target, dirs_exist_ok=True)
-            record.write(target / bundle.BUNDLE_FILE, _while_it_lasted(found, incident))
+            record.write(target / bundle.BUNDLE_FILE, found.model_copy(update={"id": kept}))
             path = out / TRUTHS / DATASET / f"{kept}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             told = json.dumps(truth_of(case, incident, kept, found.quality), indent=1)
@@ -108,48 +111,37 @@ def _sort(case: Case) -> str:
     return ("no fault", "one fault", "two faults")[len(case.faults)]
 
 
-def _while_it_lasted(found: bundle.Bundle, incident: Incident) -> bundle.Bundle:
-    """Until the fault was taken back: who looks for a cause doesn't wait for the recovery."""
-    if incident.rolled_back_unix_us is None:
-        return found
-    end_s = min(found.incident.end_unix_s, incident.rolled_back_unix_us / 1e6)
-    lasted = found.incident.model_copy(update={"end_unix_s": end_s})
-    return found.model_copy(update={"incident": lasted})
+def told_windows(
+    case: Case, directory: Path, incident: Incident, promised: Objectives
+) -> Windows | None:
+    """When it was, by what a person on call knows: never by when something was done.
+
+    It began when the SLI of its first page went bad; without a page, at a time that is only about
+    right. Who looks doesn't wait for the end. Needs the record's pages and SLIs.
+    """
+    if incident.windows is None:
+        return None
+    baseline, done = incident.windows.baseline, incident.windows.incident
+    end_s = (incident.rolled_back_unix_us or incident.ended_unix_us) / 1e6 - case.ends_before_s
+    about = Window(start_unix_s=done.start_unix_s + case.begins_after_s, end_unix_s=end_s)
+    told = evidence.as_paged(directory, incident.windows, promised, about)
+    healthy_until_s = told.start_unix_s - live.GUARD_INTERVALS * promised.interval_s
+    return Windows(
+        baseline=Window(start_unix_s=baseline.start_unix_s, end_unix_s=healthy_until_s),
+        incident=told,
+    )
 
 
 def truth_of(case: Case, incident: Incident, id_: str, quality: str) -> dict[str, Any]:
-    """The label. Where nothing is broken it has no `root_cause_service`: nobody is to be named.
-
-    `kinds` are the names under which the fault passes; `others` what else was broken at once.
-    """
-    label: dict[str, Any] = {
+    """The label, with what the case was."""
+    return {
         "id": id_,
         "dataset": DATASET,
         "quality": quality,
-        "fault_type": "load only" if case.more_load else "no fault",
-        "injected_at_unix_s": (incident.injected_unix_us or incident.started_unix_us) / 1e6,
         "case": case.name,
         "severity": case.severity,
         "load": {"reads_per_s": case.reads_per_s, "checkouts_per_s": case.checkouts_per_s},
-        "others": [],
-    }
-    if not case.faults:
-        return label
-    first, *others = [each.cause for each in case.faults]
-    return label | {
-        "root_cause_service": truth.service(first),
-        "root_cause_instance": None,
-        "root_cause_component": first.component,
-        "fault_type": first.kind,
-        "kinds": list(truth.kinds(first)),
-        "others": [
-            {
-                "root_cause_service": truth.service(each),
-                "fault_type": each.kind,
-                "kinds": list(truth.kinds(each)),
-            }
-            for each in others
-        ],
+        **truth.label(incident, [each.cause for each in (*case.faults, *case.more_load)]),
     }
 
 

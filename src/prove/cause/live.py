@@ -4,6 +4,7 @@ When it began is worked out as a person on call would: a page tells which SLO bu
 course when that began. What was done to the system is not looked at.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from prove.clients.logs import LogStore
 from prove.clients.prometheus import Prometheus
 from prove.errors import UserError
 from prove.incident import bundle as exported
-from prove.incident import objectives, record
+from prove.incident import objectives, record, sli
 from prove.incident.objectives import Objectives
 from prove.incident.telemetry import begins
 from prove.rca import bundle
@@ -92,15 +93,7 @@ def read(settings: StackSettings, since_s: float, now_s: float | None = None) ->
         begun_s = onset(prometheus, promised, page, asked)
         last_s = min(page.ended_s or until_s, begun_s + MOST_S)
         window = Window(begun_s, max(last_s, min(until_s, page.fired_s)))
-    guard_s = GUARD_INTERVALS * promised.interval_s
-    end_s = window.start_unix_s - guard_s
-    healthy = Window(max(asked.start_unix_s, end_s - HEALTHY_S), end_s)
-    if healthy.seconds < promised.interval_s:
-        raise UserError(
-            f"it began {until_s - window.start_unix_s:,.0f} s ago, and there is no healthy time in "
-            f"the last {since_s:,.0f} s: look back further, "
-            f"{command(f'rca --live --since {max(2, round(since_s / 30))}m')}"
-        )
+    healthy = healthy_before(window.start_unix_s, asked, promised, paged=page is not None)
     whole = record.Window(start_unix_s=healthy.start_unix_s, end_unix_s=window.end_unix_s)
     jaeger = Jaeger(settings.url(settings.jaeger_port), timeout_s=TIMEOUT_S)
     spans = had("spans in Jaeger", lambda: _of_jaeger(jaeger, whole), nothing)
@@ -135,6 +128,29 @@ def read(settings: StackSettings, since_s: float, now_s: float | None = None) ->
     return Live(found, tuple(notes))
 
 
+def healthy_before(begun_s: float, asked: Window, promised: Objectives, *, paged: bool) -> Window:
+    """The healthy time that an incident is compared with.
+
+    Raises UserError where so little was asked for that none is left, and says how much is needed.
+    """
+    guard_s = GUARD_INTERVALS * promised.interval_s
+    end_s = begun_s - guard_s
+    healthy = Window(max(asked.start_unix_s, end_s - HEALTHY_S), end_s)
+    if healthy.seconds >= promised.interval_s:
+        return healthy
+    if paged:
+        why = f"it began {asked.end_unix_s - begun_s:,.0f} s ago"
+        needed_s = asked.end_unix_s - end_s + HEALTHY_S
+    else:
+        why = "where nothing pages, the last quarter is compared with the time before"
+        needed_s = (guard_s + promised.interval_s) / (1 - QUIET_SHARE)
+    enough = command(f"rca --live --since {math.ceil(needed_s / 60)}m")
+    raise UserError(
+        f"{why}, less {guard_s} s between them, and of {asked.seconds:,.0f} s that leaves no "
+        f"healthy time: look back further, {enough}"
+    )
+
+
 def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> Page | None:
     """What fires since longest; where nothing does, what fired last. Raises UserError."""
     step_s = float(promised.interval_s)
@@ -156,25 +172,15 @@ def latest_page(prometheus: Prometheus, promised: Objectives, asked: Window) -> 
 
 
 def onset(prometheus: Prometheus, promised: Objectives, page: Page, asked: Window) -> float:
-    """When the SLI of a page became worse than its objective, without a break until it fired.
-
-    A gap of one shortest window is no break. Where its course isn't known, as long before the page
-    as the shortest of its windows. Raises UserError.
-    """
+    """When what a page is about began. Raises UserError."""
     slo = promised.find(page.labels.get("sloth_id", ""))
-    otherwise = page.fired_s - promised.pairs("page")[0].short_s
-    if slo is None:
-        return otherwise
-    series = prometheus.range(
-        slo.recorded, asked.start_unix_s, page.fired_s, float(promised.interval_s)
+    series = (
+        prometheus.range(slo.recorded, asked.start_unix_s, page.fired_s, float(promised.interval_s))
+        if slo
+        else []
     )
-    bad = [at_s for each in series for at_s, value in each.points if value > slo.budget]
-    begun_s = None
-    for at_s in sorted(bad, reverse=True):
-        if begun_s is not None and begun_s - at_s > promised.shortest_s + promised.interval_s:
-            break
-        begun_s = at_s
-    return otherwise if begun_s is None else min(begun_s, otherwise)
+    points = [point for each in series for point in each.points]
+    return sli.went_bad(points, promised, slo.id if slo else "", page.fired_s)
 
 
 def _of_jaeger(jaeger: Jaeger, window: record.Window) -> list[Row]:

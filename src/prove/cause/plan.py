@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any, Literal
 
 from prove.incident.catalogue import Entry
@@ -20,6 +20,10 @@ SEVERITIES: tuple[Severity, ...] = ("severe", "medium", "mild")
 LOADS = ((10.0, 5.0), (6.0, 3.0), (16.0, 8.0))
 """Reads and checkouts a second."""
 HOLD_S = 45.0
+HEALTHY_S = (15.0, 35.0)
+BEGINS_AFTER_S = (-5.0, 10.0)
+ENDS_BEFORE_S = (0.0, 6.0)
+"""From which a case's times are drawn: windows must not tell when something was done, or that."""
 TTL_S = 240
 """A fault ends by itself, should nobody take it back."""
 PLACES = {"product": "product-service", "order": "order-service", "payment": "payment-service"}
@@ -54,6 +58,12 @@ class Case:
     hold_s: float = HOLD_S
     more_load: tuple[Fault, ...] = field(default=())
     """For a run with load only: customers, who are no fault."""
+    healthy_s: float = 0.0
+    """Beside the steady state, before anything is done."""
+    begins_after_s: float = 0.0
+    """Without a page, it is said to have begun so long after it did; negative: before."""
+    ends_before_s: float = 0.0
+    """Before it is taken back, people look."""
 
     @property
     def kind(self) -> str:
@@ -68,20 +78,37 @@ class Case:
 def plan(seed: int, faults: int, quiet: int, double: int, hold_s: float = HOLD_S) -> list[Case]:
     """So many runs with one fault, without any (every second with more load), and with two.
 
-    Every type at every service comes before any comes again; severities and loads go round.
+    Every type at every service comes before any comes again, the next seed's after those of the one
+    before; severities and loads go round.
     """
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be guessed
+    told = random.Random(f"{seed} told")  # noqa: S311
     cases: list[Case] = []
 
     def add(done: Sequence[Fault], severity: Severity, more: Sequence[Fault] = ()) -> None:
         reads, checkouts = LOADS[len(cases) % len(LOADS)]
         name = f"{DATASET}-{seed}-{len(cases) + 1:03}"
-        cases.append(Case(name, tuple(done), severity, reads, checkouts, hold_s, tuple(more)))
+        cases.append(
+            Case(
+                name,
+                tuple(done),
+                severity,
+                reads,
+                checkouts,
+                hold_s,
+                tuple(more),
+                *(
+                    round(told.uniform(*each), 1)
+                    for each in (HEALTHY_S, BEGINS_AFTER_S, ENDS_BEFORE_S)
+                ),
+            )
+        )
 
     severities = _severities(chance)
     places = list(_places())
-    chance.shuffle(places)
-    for (place, type_), _ in zip(cycle(places), range(faults), strict=False):
+    random.Random(0).shuffle(places)  # noqa: S311 - seeds go on where the one before ended
+    begin = (seed - 1) * faults
+    for place, type_ in islice(cycle(places), begin, begin + faults):
         severity = next(severities)
         add([fault(place, type_, severity)], severity)
     for number in range(quiet):
@@ -133,7 +160,7 @@ def entry(case: Case) -> Entry:
                 for place in PLACES
             ],
         },
-        "method": method or [nothing],
+        "method": _later(method or [nothing], case.healthy_s),
         "rollbacks": rollbacks or [nothing],
         "extensions": [
             {
@@ -272,6 +299,11 @@ def _set(case: Case, number: int, each: Fault) -> dict[str, Any]:
         arguments["match"] = each.match
     url = _url(case, number, each)
     return _request(f"set {each.type} at {each.place}", "PUT", url, arguments)
+
+
+def _later(method: list[dict[str, Any]], wait_s: float) -> list[dict[str, Any]]:
+    first, *others = method
+    return [first | {"pauses": {"before": wait_s}}, *others]
 
 
 def _end(case: Case, number: int, each: Fault) -> dict[str, Any]:

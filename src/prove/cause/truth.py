@@ -5,8 +5,9 @@ person who knows the answer would accept.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from prove.incident.record import Analysed, Cause
+from prove.incident.record import Analysed, Cause, Incident
 from prove.rca.model import Analysis, Kind
 
 NONE = ("load", "none")
@@ -53,6 +54,36 @@ def service(cause: Cause) -> str | None:
     if cause.kind in NONE:
         return None
     return cause.callee or cause.service
+
+
+def label(incident: Incident, causes: Sequence[Cause]) -> dict[str, Any]:
+    """The true cause as a file beside a bundle: what a method's answer is compared with.
+
+    `kinds` are the names under which it passes; `others` what else was broken at once. Where
+    nothing is broken there is no `root_cause_service`: nobody is to be named.
+    """
+    faults = [each for each in causes if service(each) is not None]
+    told: dict[str, Any] = {
+        "fault_type": "load only" if any(each.kind == "load" for each in causes) else "no fault",
+        "injected_at_unix_s": (incident.injected_unix_us or incident.started_unix_us) / 1e6,
+        "others": [
+            {
+                "root_cause_service": service(each),
+                "fault_type": each.kind,
+                "kinds": list(kinds(each)),
+            }
+            for each in faults[1:]
+        ],
+    }
+    if not faults:
+        return told
+    return told | {
+        "root_cause_service": service(faults[0]),
+        "root_cause_instance": None,
+        "root_cause_component": faults[0].component,
+        "fault_type": faults[0].kind,
+        "kinds": list(kinds(faults[0])),
+    }
 
 
 def judged(analysis: Analysis, causes: Sequence[Cause]) -> Analysed:

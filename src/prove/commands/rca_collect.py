@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from prove.cause.plan import Case
 
-FAULTS, QUIET, DOUBLE = 48, 24, 12
+FAULTS, QUIET, DOUBLE = 15, 7, 4
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +43,9 @@ def collect(
     round; some runs have no fault, some only more customers, some two faults. That takes about
     three minutes a run. Stopped, the same command goes on where it was. It runs on the drill that
     is up (`provectl up --drill`), else on one of its own.
+
+    A seed's faults come after those of the seed before; after three there have been all. Several
+    seeds may be collected into the same DIR, also at once, each with another PROVE_HOME.
 
     DIR then has bundles/own and truth/own, in the form of docs/reference/incident-bundle.md:
 

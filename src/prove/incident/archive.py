@@ -86,6 +86,8 @@ def _files(
     directory: Path, incident: record.Incident, found: bundle.Bundle, *, blind: bool
 ) -> Iterator[tuple[str, Path | str]]:
     """By name; a text is written as it stands."""
+    from prove.cause import truth
+
     kept = directory / record.BUNDLE
     for path in sorted(kept.rglob("*")):
         if path.is_file():
@@ -94,8 +96,10 @@ def _files(
         return
     truths = directory / record.TRUTH
     if truths.exists():
-        label = bundle.label(incident, record.read_document(truths, record.Truths), found.quality)
-        yield f"{TRUTHS}/{found.id}.json", json.dumps(label.model_dump(), indent=1) + "\n"
+        causes = [each.cause for each in record.read_document(truths, record.Truths).scenarios]
+        about = {"id": found.id, "dataset": bundle.DATASET, "quality": found.quality}
+        label = about | truth.label(incident, causes)
+        yield f"{TRUTHS}/{found.id}.json", json.dumps(label, indent=1) + "\n"
     for name in RECORD_FILES:
         if (path := directory / name).exists():
             yield f"{RECORDS}/{incident.id}/{name}", path

@@ -111,21 +111,6 @@ class Baseline(_Form):
     signals: list[str]
 
 
-class Label(_Form):
-    """The true cause, apart from the bundle: what a method's answer is compared with."""
-
-    id: str
-    dataset: str
-    quality: str
-    root_cause_service: str
-    root_cause_instance: str | None
-    root_cause_component: str
-    fault_type: str
-    injected_at_unix_s: float
-    others: list[record.Cause]
-    """Where more than one thing was broken at once, those beside the first."""
-
-
 @dataclass(frozen=True)
 class Stores:
     """Where telemetry is kept while the stack runs; None: not within reach."""
@@ -141,9 +126,13 @@ def bundle_id(incident: Incident) -> str:
 
 
 def export(
-    directory: Path, incident: Incident, objectives: Objectives, stores: Stores
+    directory: Path,
+    incident: Incident,
+    objectives: Objectives,
+    stores: Stores,
+    told: Window | None = None,
 ) -> list[str]:
-    """Write the bundle of a run into its record's directory.
+    """Write the bundle of a run into its record's directory; `told`: when the incident was.
 
     Returns what could not be had, a sentence each. Raises UserError when there is no place for it,
     or the run has no windows.
@@ -170,15 +159,11 @@ def export(
         Bundle(
             id=bundle_id(incident),
             source=source,
-            alert=_alert(directory, during),
+            alert=_alert(directory, baseline.start_unix_s, during.end_unix_s),
             baseline=baseline,
             baseline_dir=BASELINE,
-            baseline_local=(
-                Window(start_unix_s=local_s, end_unix_s=during.start_unix_s)
-                if local_s < during.start_unix_s
-                else None
-            ),
-            incident=during,
+            baseline_local=None,  # the minute before is the baseline's
+            incident=told or during,
             quality="partial" if missing else "complete",
             missing=missing,
             signals=sorted(of_incident),
@@ -192,22 +177,6 @@ def read(directory: Path) -> Bundle | None:
     """The bundle of an incident; None: there is none. Raises UserError for another form."""
     path = directory / record.BUNDLE / BUNDLE_FILE
     return record.read_document(path, Bundle) if path.exists() else None
-
-
-def label(incident: Incident, truths: record.Truths, quality: str) -> Label:
-    """What is kept apart."""
-    first, *others = [each.cause for each in truths.scenarios]
-    return Label(
-        id=bundle_id(incident),
-        dataset=DATASET,
-        quality=quality,
-        root_cause_service=first.callee or first.service,
-        root_cause_instance=None,
-        root_cause_component=first.component,
-        fault_type=first.kind,
-        injected_at_unix_s=(incident.injected_unix_us or incident.started_unix_us) / 1e6,
-        others=others,
-    )
 
 
 def metric_queries(objectives: Objectives) -> dict[str, str]:
@@ -342,10 +311,10 @@ def is_control(text: str) -> bool:
     return "/faults" in text or "/incidents" in text
 
 
-def _alert(directory: Path, during: Window) -> Alert | None:
-    """The first page that the pager was told of in the incident."""
+def _alert(directory: Path, start_s: float, end_s: float) -> Alert | None:
+    """The first page that the pager was told of in that time."""
     for page in record.lines(directory / record.PAGES, record.Page):
-        if page.received_at_unix_us < during.start_unix_s * 1e6:
+        if not start_s <= page.received_at_unix_us / 1e6 <= end_s:
             continue
         if page.status == "firing" and page.severity == "page" and page.slo:
             return alert_of(page.labels)

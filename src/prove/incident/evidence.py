@@ -5,6 +5,7 @@ have taken a store with it.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,12 +14,15 @@ from prove.clients.logs import LogStore
 from prove.clients.prometheus import Prometheus
 from prove.errors import UserError
 from prove.incident import bundle, objectives, record, sli, timeline
-from prove.incident.record import Incident
+from prove.incident.objectives import Objectives
+from prove.incident.record import Incident, Window, Windows
 from prove.incident.target import Target
 from prove.stack import observability
 
 MARGIN_S = 5.0
 """Of what is kept before the begin and after the end of a run."""
+LEAST_S = 15.0
+"""Of an incident that is looked at: with less, one waits."""
 ARRIVAL_S = 3.0
 """Until the last span and log record are in their stores: batches, export, flush."""
 
@@ -33,8 +37,12 @@ class Sources:
     profile: Literal["standard", "drill"]
 
 
-def keep(target: Target, incident: Incident, directory: Path) -> None:
-    """What `prove.incident.runner` calls once a run is over."""
+Told = Callable[[Path, Incident, Objectives], Windows | None]
+"""When an incident was, as somebody tells who sees its record; None: it wasn't."""
+
+
+def keep(target: Target, incident: Incident, directory: Path, told: Told | None = None) -> None:
+    """What `prove.incident.runner` calls once a run is over; `told`: see `collect`."""
     time.sleep(ARRIVAL_S)
     settings = target.settings
     collect(
@@ -45,8 +53,28 @@ def keep(target: Target, incident: Incident, directory: Path) -> None:
             span_file=observability.span_file(settings) if settings else None,
             profile=incident.profile,
         ),
+        told,
     )
     _analyse(directory)
+
+
+def as_paged(directory: Path, windows: Windows, promised: Objectives, about: Window) -> Window:
+    """When an incident was, as somebody tells who sees the pages and SLIs of its record.
+
+    Since the SLI of its first page went bad; without a page it was `about` then. Raises UserError.
+    """
+    begin_s, end_s = about.start_unix_s, about.end_unix_s
+    paged = [
+        page
+        for page in record.lines(directory / record.PAGES, record.Page)
+        if (page.status, page.severity) == ("firing", "page")
+        and windows.baseline.start_unix_s <= page.received_at_unix_us / 1e6 <= end_s
+    ]
+    if paged:
+        page = min(paged, key=lambda each: each.received_at_unix_us)
+        points = sli.Kept.of(directory).points(page.slo)
+        begin_s = sli.went_bad(points, promised, page.slo, page.received_at_unix_us / 1e6)
+    return Window(start_unix_s=min(begin_s, end_s - LEAST_S), end_unix_s=end_s)
 
 
 def _analyse(directory: Path) -> None:
@@ -61,11 +89,15 @@ def _analyse(directory: Path) -> None:
         record.write(directory / record.INCIDENT, incident.model_copy(update={"analysed": failed}))
 
 
-def collect(directory: Path, sources: Sources) -> list[str]:
+def collect(directory: Path, sources: Sources, told: Told | None = None) -> list[str]:
     """Write objectives.json, sli.jsonl, bundle/ and timeline.json into an incident's directory.
 
-    To be called when the run is over and its own files are written. Returns what is missing, a
-    sentence each. Raises UserError when there is no record, or the directory can't be written to.
+    To be called when the run is over and its own files are written. The bundle has the windows that
+    are `told`; else those of the run, but says that the incident was when its page has it, until it
+    was ended: who looks for a cause doesn't wait until all is well again.
+
+    Returns what is missing, a sentence each. Raises UserError when there is no record, or the
+    directory can't be written to.
     """
     incident = record.read(directory)
     promised = objectives.of_profile(sources.profile)
@@ -80,10 +112,17 @@ def collect(directory: Path, sources: Sources) -> list[str]:
         record.write_lines(directory / sli.SLI, sli.capture(metrics, promised, between))
     except UserError as error:
         missing.append(f"what the servers measured: {error}")
-    if incident.windows:
+    if (of_run := incident.windows) is not None:
         logs = LogStore(sources.victorialogs) if sources.victorialogs else None
         stores = bundle.Stores(metrics, logs, sources.span_file)
-        missing += bundle.export(directory, incident, promised, stores)
+        if told and (windows := told(directory, incident, promised)):
+            incident = incident.model_copy(update={"windows": windows})
+            missing += bundle.export(directory, incident, promised, stores)
+        else:
+            until_s = (incident.rolled_back_unix_us or incident.ended_unix_us) / 1e6
+            lasted = of_run.incident.model_copy(update={"end_unix_s": until_s})
+            window = as_paged(directory, of_run, promised, lasted)
+            missing += bundle.export(directory, incident, promised, stores, window)
     else:
         missing.append("the bundle: the run ended before its injection")
     timeline.write(directory)

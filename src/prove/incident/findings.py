@@ -14,8 +14,8 @@ from prove.incident import sli, timeline
 from prove.incident.impact import Budget, Citations, Impact, Purchases, Requests
 from prove.incident.objectives import Objectives
 from prove.incident.record import Detection, Incident
-from prove.incident.suspects import Suspect
 from prove.incident.timeline import Timeline
+from prove.rca.model import Analysis
 from prove.slo import burn
 from prove.slo.windows import describe
 
@@ -33,7 +33,7 @@ class Found:
     incident: Incident
     timeline: Timeline
     impact: Impact | None
-    suspects: Sequence[Suspect]
+    analysis: Analysis | None
     promised: Objectives | None
     kept: sli.Kept
     missing: Sequence[str]
@@ -341,10 +341,10 @@ def unknown(found: Found) -> list[str]:
             for each in found.impact.seen
             if each.answered is None
         ]
-    if not found.suspects:
-        told.append(
-            "Where it began: spans of the incident, or of a baseline, show nothing unusual."
-        )
+    if found.analysis is None:
+        told.append("Where it began: there is no bundle to analyse.")
+    elif found.analysis.abstained:
+        told.append(f"Where it began: the analysis says {found.analysis.abstained.reason}.")
     told.append(
         "Why the cause could happen at all, and whether customers came back: no telemetry says so."
     )

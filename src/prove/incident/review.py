@@ -24,11 +24,11 @@ from prove.incident import (
     record,
     reviewplots,
     sli,
-    suspects,
     timeline,
     views,
 )
 from prove.incident.findings import Found
+from prove.rca.model import Analysis
 
 MARKDOWN, PAGE, DRAWING = "review.md", "review.html", "review.svg"
 CANDIDATES, EVIDENCE = 2, 3
@@ -53,9 +53,8 @@ class Review:
     budgets: list[tuple[str, str, str]]
     detection: list[str]
     facts: list[str]
-    suspects: list[str]
     traces_say: list[str]
-    """What `prove.rca` makes of the bundle: hypotheses, too."""
+    """What `prove.rca` makes of the bundle: hypotheses."""
     example: example.Example | None
     contributing: list[str]
     well: list[str]
@@ -75,21 +74,23 @@ class Review:
 
 def make(directory: Path) -> Review:
     """Read a record and find out what it says; raises UserError for one that can't be read."""
+    from prove.cause import recorded
+
     incident = record.read(directory)
     promised, kept = objectives.read(directory), sli.Kept.of(directory)
     answers = views.tables(directory)
     cite = impact.Citations()
     told = timeline.build(directory)
-    cost = suspected = shown = None
+    analysis = recorded.of(directory)
+    cost = shown = None
     if incident.windows is not None:
         cost = impact.measure(incident.windows, answers, kept, promised, cite)
-        suspected = suspects.find(incident.windows, answers, cite)
         shown = example.find(cost, answers, cite)
     found = Found(
         incident=incident,
         timeline=told,
         impact=cost,
-        suspects=suspected or [],
+        analysis=analysis,
         promised=promised,
         kept=kept,
         missing=_missing(directory, kept),
@@ -107,8 +108,7 @@ def make(directory: Path) -> Review:
         budgets=_budgets(found),
         detection=findings.detection(found),
         facts=findings.facts(found),
-        suspects=[f"{each.told}{each.cited}" for each in found.suspects],
-        traces_say=_traces_say(directory, cite),
+        traces_say=_traces_say(analysis, cite),
         example=shown,
         contributing=findings.contributing(found),
         well=findings.well(found),
@@ -236,11 +236,10 @@ def _missing(directory: Path, kept: sli.Kept) -> list[str]:
     return missing
 
 
-def _traces_say(directory: Path, cite: impact.Citations) -> list[str]:
+def _traces_say(analysis: Analysis | None, cite: impact.Citations) -> list[str]:
     """The answer of the analysis, and its evidence, a sentence each; the truth isn't looked at."""
-    from prove.cause import advice, recorded, text
+    from prove.cause import advice, text
 
-    analysis = recorded.of(directory)
     if analysis is None:
         return []
     mark = cite.add("record", "root cause analysis of the bundle", "bundle/, by provectl rca")

@@ -167,3 +167,22 @@ def _told(labels: dict[str, str]) -> dict[str, str]:
 def _numbers(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Without NaN, which JSON doesn't have: a quantile of nothing."""
     return [(at_s, value) for at_s, value in points if math.isfinite(value)]
+
+
+def went_bad(
+    points: Iterable[tuple[float, float]], promised: Objectives, slo_id: str, fired_s: float
+) -> float:
+    """When an SLI became worse than its objective, without a break until its page fired.
+
+    A gap of one shortest window is no break. Where its course isn't known, as long before the page
+    as the shortest of its windows.
+    """
+    otherwise = fired_s - promised.pairs("page")[0].short_s
+    slo = promised.find(slo_id)
+    bad = [at_s for at_s, value in points if slo and at_s <= fired_s and value > slo.budget]
+    begun_s = None
+    for at_s in sorted(bad, reverse=True):
+        if begun_s is not None and begun_s - at_s > promised.shortest_s + promised.interval_s:
+            break
+        begun_s = at_s
+    return otherwise if begun_s is None else min(begun_s, otherwise)

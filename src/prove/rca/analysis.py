@@ -11,7 +11,7 @@ import polars as pl
 from prove.rca import blame, confidence, evidence, logs, metrics, spans, structure, timing
 from prove.rca.blame import Blame
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
-from prove.rca.model import Analysis, Call, Cause
+from prove.rca.model import Analysis, Call, Cause, Evidence
 from prove.rca.spans import Trees
 
 SIGNALS = frozenset({"time", "structure", "logs", "errors", "metrics", "edges"})
@@ -59,7 +59,17 @@ def find(bundle: Bundle) -> Findings:
         trees=trees,
         calls=calls(bundle, trees),
         items=timing.lost(trees) if compares else pl.DataFrame(),
-        events={window: structure.events(trees, lines, window) for window in healthy if compares},
+        events={
+            window: pl.concat(
+                [
+                    structure.events(trees, lines, window),
+                    structure.silence(trees, bundle, window),
+                ],
+                how="diagonal_relaxed",
+            )
+            for window in healthy
+            if compares
+        },
         templates=names,
         severe=severe,
         changes=metrics.changes(bundle.metrics),
@@ -75,23 +85,42 @@ def conclude(
     symptom = bundle.alert.service if bundle.alert else _entrance(trees)
     order = ranked(found, total)
     scores = [total.get(each, 0.0) for each in order]
-    abstained, sure = confidence.judge(bundle, trees, scores, weights or confidence.FITTED)
+    behaviour = blames.get(order[0], {}).get("structure", Blame()) if order else Blame()
+    abstained, sure = confidence.judge(
+        bundle,
+        trees,
+        scores,
+        behaviour.bits,
+        max((blame.certainty(row, found.severe) for row in behaviour.rows), default=0.0),
+        weights or confidence.FITTED,
+    )
     teller = evidence.Teller(trees, found.templates, found.severe)
+
+    def told(place: int, name: str) -> tuple[Evidence, ...]:
+        evidence = teller.tell(name, blames.get(name, {}))
+        beside = teller.beside(name, found.changes) if place == 0 and trees.traces else ()
+        return (*evidence, *beside)
+
     causes = [
         Cause(
             service=name,
             instance=teller.instance(name, blames.get(name, {})),
-            kind=teller.kind(blames.get(name, {}), bundle.alert.signal if bundle.alert else ""),
+            kind=teller.kind(
+                name,
+                blames.get(name, {}),
+                found.items,
+                bundle.alert.signal if bundle.alert else "",
+            ),
             score=total.get(name, 0.0),
             confidence=share,
-            evidence=teller.tell(name, blames.get(name, {})) if place < TOLD else (),
+            evidence=told(place, name) if place < TOLD else (),
             path=evidence.path(symptom, name, callees),
         )
         for place, (name, share) in enumerate(
             zip(order, confidence.shares(scores, sure), strict=True)
         )
     ]
-    weight = sum(total.values())
+    weight = sum(scores)
     return Analysis(
         incident=bundle.id,
         window=bundle.incident,
@@ -108,10 +137,16 @@ def conclude(
 
 
 def ranked(found: Findings, total: Mapping[str, float]) -> list[str]:
-    """All services, those with most bits first."""
-    everyone = {*found.bundle.services, *total}
+    """All services, those with most bits first.
+
+    What is known by metrics alone, where it is known who calls whom, is no service but what all of
+    them share: a machine, a disk.
+    """
+    everyone = set(found.trees.ops["service"])
     for each in found.calls:
         everyone |= {each.caller, each.callee}
+    if not everyone:
+        everyone = {*found.bundle.services, *total}
     return sorted(everyone, key=lambda name: (-total.get(name, 0.0), name))
 
 
@@ -137,7 +172,7 @@ def blamed(
         add("time", blame.of_time(found.items, trees.traces[INCIDENT]))
     if found.events:
         add("structure", _behaviour(found, callees, signals))
-    if "metrics" in signals and (bundle.alert or not trees.traces):
+    if "metrics" in signals and not trees.traces:
         alert = bundle.alert
         service, metric = (alert.service, alert.metric) if alert else (None, "")
         add("metrics", blame.of_metrics(found.changes, callees, service, metric))
@@ -151,7 +186,7 @@ def _behaviour(
     kinds = {
         *(("child", "again", "next") if "structure" in signals else ()),
         *(("log", "then") if "logs" in signals else ()),
-        *(("failure",) if "errors" in signals else ()),
+        *(("failure", "silence") if "errors" in signals else ()),
     }
     services = found.trees.ops["service"].to_list()
     known = found.trees.spans.drop_nulls("callee").group_by("op").agg(pl.col("callee").unique())

@@ -113,11 +113,14 @@ def of_events(
 
     `services`: of each op; `calls`: whom a client op asks; `failures`: templates that are logged as
     errors. A service that fails less than before is not at fault: what else it does anew follows
-    from that. Where requests end after a call, and of several callers alike, it is the callee's.
+    from that. Where requests end after a call, and of several callers alike, it is the callee's. So
+    is a call that fails though nothing below it does, or that isn't answered; as far as the
+    caller's other calls fail alike, it is the caller's.
     """
     found: dict[str, Blame] = defaultdict(Blame)
     better: dict[str, float] = defaultdict(float)
     ends: dict[str, dict[str, Row]] = defaultdict(dict)
+    failing: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     rows = [row for row in events.to_dicts() if row["bits"] > 0]
     for row in rows:
         if is_failure(row, failures) and row["rate"] < row["healthy"]:
@@ -132,6 +135,9 @@ def of_events(
             row["bits"] = max(0.0, row["bits"] - better[service])
         if row["bits"] <= 0:
             continue
+        if row["kind"] == "failure" and calls.get(row["op"], service) != service:
+            failing[service][calls[row["op"]]].append(row)
+            continue
         found[service].rows.append(row)
         found[service].bits = max(found[service].bits, row["bits"])
         if row["kind"] == "next" and row["event"] == NOTHING and row["rate"] > row["healthy"]:
@@ -140,6 +146,18 @@ def of_events(
                 least = ends[callee].get(service)
                 if least is None or row["bits"] > least["bits"]:
                     ends[callee][service] = row
+    asked: dict[str, set[str]] = defaultdict(set)
+    for op, callee in calls.items():
+        asked[services[op]].add(callee)
+    for caller, of in failing.items():
+        bits = {callee: max(row["bits"] for row in some) for callee, some in of.items()}
+        for callee, own in bits.items():
+            others = [min(bits.get(each, 0.0) / own, 1) for each in asked[caller] - {callee}]
+            alike = sum(others) / len(others) if others else 0.0
+            for name, share in ((callee, 1 - alike), (caller, alike)):
+                if share > 0:
+                    found[name].rows += of[callee]
+                    found[name].bits = max(found[name].bits, own * share)
     for callee, callers in ends.items():
         several = len(callers)
         if several < 2:
@@ -156,8 +174,18 @@ def of_events(
 
 
 def is_failure(row: Row, failures: Set[int]) -> bool:
-    """Whether an event is one: a failed span, or a line logged as an error."""
-    return row["kind"] == "failure" or (row["kind"] == "log" and row["event"] in failures)
+    """Whether an event is one: a failed span, a line logged as an error, or that nobody answers."""
+    if row["kind"] in ("failure", "silence"):
+        return True
+    return bool(row["kind"] == "log" and row["event"] in failures)
+
+
+def certainty(row: Row, failures: Set[int]) -> float:
+    """Bits that all observations together have, where an event is a failure; else 0.
+
+    However few fail, it may be certain that they do.
+    """
+    return float(row["bits"] * row["n_after"]) if is_failure(row, failures) else 0.0
 
 
 def explained(bits: Mapping[str, float], callees: Mapping[str, set[str]]) -> dict[str, float]:

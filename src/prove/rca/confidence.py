@@ -4,9 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import polars as pl
+
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
 from prove.rca.model import Abstention
 from prove.rca.spans import Trees
+from prove.rca.structure import Z
+from prove.rca.timing import FEW
 
 
 class Weights(NamedTuple):
@@ -22,6 +26,10 @@ FITTED = Weights(-0.535, 0.229, 1.287)
 it was not fitted on."""
 VISIBLE_BITS = 0.2
 """More than two healthy windows of a real shop were seen to show against each other (0.16)."""
+PAGED_BITS = 0.05
+"""With an alert there is something, rather than nothing."""
+CERTAIN_BITS = 10.0
+"""Of all failures of a kind together: a thousand to one, at the near ends of intervals."""
 ALIKE = 0.9
 """Of the first's bits: a second that has so many can't be told from it."""
 BUSIER = 1.5
@@ -46,26 +54,36 @@ def chance(scores: Sequence[float], weights: Weights = FITTED) -> float:
 
 
 def judge(
-    bundle: Bundle, trees: Trees, scores: Sequence[float], weights: Weights = FITTED
+    bundle: Bundle,
+    trees: Trees,
+    scores: Sequence[float],
+    behaviour: float,
+    certainty: float,
+    weights: Weights = FITTED,
 ) -> tuple[Abstention | None, float]:
-    """Why not to answer, if so; and the chance that the first is the cause."""
+    """Why not to answer, if so; and the chance that the first is the cause.
+
+    `behaviour`: the first's bits that are not of time. More load explains what is slower, not what
+    fails. `certainty`: bits of all its failures together.
+    """
     windows = {*trees.traces, *bundle.metrics["window"].unique()}
     sure = chance(scores, weights)
     if INCIDENT not in windows or not windows & {BASELINE, LOCAL}:
         lack = "of the incident" if INCIDENT not in windows else "of a healthy time to compare with"
         return Abstention("no data", f"There are no spans and no metrics {lack}."), 0.0
     first = scores[0] if scores else 0.0
-    if first < VISIBLE_BITS:
+    least = PAGED_BITS if bundle.alert else VISIBLE_BITS
+    if first < least and certainty < CERTAIN_BITS:
         return (
             Abstention(
                 "no fault visible",
                 f"Nothing differs from the healthy time by more than chance: {first:.2f} bits at"
-                f" most, less than {VISIBLE_BITS}.",
+                f" most, less than {least}.",
             ),
             sure,
         )
     more = _busier(bundle, trees)
-    if more is not None and more >= BUSIER and first < 1:
+    if more >= BUSIER and first < 1 and behaviour < least and certainty < CERTAIN_BITS:
         return (
             Abstention(
                 "load only",
@@ -93,9 +111,24 @@ def shares(scores: Sequence[float], sure: float) -> list[float]:
     return [sure, *((1 - sure) * each / rest if rest > 0 else 0.0 for each in scores[1:])]
 
 
-def _busier(bundle: Bundle, trees: Trees) -> float | None:
-    before_s, traces = bundle.baseline_seconds, trees.traces
-    before = traces.get(BASELINE, 0) + traces.get(LOCAL, 0)
-    if before_s <= 0 or bundle.incident.seconds <= 0 or not before:
-        return None
-    return (traces.get(INCIDENT, 0) / bundle.incident.seconds) / (before / before_s)
+def _busier(bundle: Bundle, trees: Trees) -> float:
+    """How many times as many requests there are, of the sort that grew most; surely, at the least.
+
+    A sort is the operation that a request comes in at. 0 where that isn't known.
+    """
+    before_s, during_s = bundle.baseline_seconds, bundle.incident.seconds
+    if before_s <= 0 or during_s <= 0:
+        return 0.0
+    during = pl.col("window") == INCIDENT
+    found = (
+        trees.spans.filter(pl.col("parent") < 0)
+        .group_by("op")
+        .agg(during.sum().alias("after"), (~during).sum().alias("before"))
+        .filter((pl.col("before") >= FEW) & (pl.col("after") >= FEW))
+        .select(
+            (pl.col("after") - pl.col("after").sqrt() * Z)
+            / (pl.col("before") + pl.col("before").sqrt() * Z)
+            * (before_s / during_s)
+        )
+    )
+    return float(found.to_series().max() or 0.0)  # type: ignore[arg-type]

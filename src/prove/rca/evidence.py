@@ -1,5 +1,6 @@
 """What was seen, told in sentences with their numbers, and how to see it again."""
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -12,6 +13,11 @@ from prove.rca.model import Evidence, Kind, Signal
 from prove.rca.spans import Trees
 from prove.rca.structure import NOTHING
 
+SLOW_TOO, SHIFTED, MOST_OF_IT = 0.05, 0.1, 0.75
+"""Of what is lost outside, and of Cliff's delta, and of its operations: what a lack of processor
+time makes of a process."""
+BESIDE = 2
+"""Metrics, where they aren't what is gone by."""
 MOST = 3
 """Items of evidence of a signal, and traces of an item."""
 LONGEST = 90
@@ -31,7 +37,7 @@ class Teller:
         self._during = trees.spans.filter(pl.col("window") == INCIDENT)
 
     def tell(self, service: str, found: Mapping[str, Blame]) -> tuple[Evidence, ...]:
-        """The evidence against a service, what says most first."""
+        """The evidence against a service: failures that say much, then what says most."""
         told: list[Evidence] = []
         for signal, blame in found.items():
             if blame.bits <= 0:
@@ -45,10 +51,29 @@ class Teller:
                     told.append(item)
                 if len(seen) == MOST:
                     break
-        return tuple(sorted(told, key=lambda item: -item.bits))
+        most = max((item.bits for item in told), default=0.0)
+        return tuple(sorted(told, key=lambda item: (_grade(item, most), -item.bits)))
 
-    def kind(self, found: Mapping[str, Blame], alerted: str = "") -> Kind:
-        """What sort of fault the evidence looks like; of metrics, what the alert was about."""
+    def beside(self, service: str, changes: pl.DataFrame) -> tuple[Evidence, ...]:
+        """Metrics of a service that changed by more than chance among so many series do.
+
+        They are no evidence of their own where there are spans: a caller that waits has more
+        threads, too. But who looks at the service next sees them.
+        """
+        if changes.is_empty():
+            return ()
+        mine = changes.filter(
+            (pl.col("service") == service) & (pl.col("bits") > math.log2(changes.height + 1) / 2)
+        ).sort("bits", "metric", descending=[True, False])
+        return tuple(self._metric(service, row) for row in mine.head(BESIDE).to_dicts())
+
+    def kind(
+        self, service: str, found: Mapping[str, Blame], items: pl.DataFrame, alerted: str = ""
+    ) -> Kind:
+        """What sort of fault the evidence looks like; of metrics, what the alert was about.
+
+        `items`: timing.lost's.
+        """
         if not found:
             return "unknown"
         signal = max(found, key=lambda each: found[each].bits)
@@ -56,7 +81,7 @@ class Teller:
         if found[signal].bits <= 0 or not rows:
             return "unknown"
         if signal == "time":
-            return self._slowness(rows)
+            return self._slowness(service, rows, items)
         if signal == "structure":
             telling = [row for row in rows if row["bits"] >= rows[0]["bits"] / 2]
             failing = any(is_failure(row, self._severe) for row in telling)
@@ -86,16 +111,18 @@ class Teller:
             return str(slow["instance"][0])
         return None
 
-    def _slowness(self, rows: list[Row]) -> Kind:
+    def _slowness(self, service: str, rows: list[Row], items: pl.DataFrame) -> Kind:
+        """A processor that is lacking slows all that a process does; what else there is, some."""
         lost = {"inside": 0.0, "asked": 0.0, "asks": 0.0}
-        for row in rows:
-            lost[row["side"]] += row["loss_ms"]
-        if lost["inside"] < lost["asked"] + lost["asks"]:
-            # Outside of its own spans: the network, or a process that gets to nothing in time.
-            return "cpu" if lost["asks"] > lost["asked"] > 0 else "network"
-        inside = [row for row in rows if row["side"] == "inside"]
-        wide = sum(row["shift"] > 1 / 2 for row in inside)
-        return "cpu" if wide > 1 else "latency"
+        for row in rows:  # by what is known of it, too: all of a busy machine is a little slower
+            lost[row["side"]] += row["loss_ms"] * row["bits"]
+        outside = lost["asked"] + lost["asks"]
+        if lost["inside"] < outside:
+            # The network, or a process that gets to nothing in time: then it is slow inside, too.
+            return "network" if lost["inside"] < SLOW_TOO * outside else "cpu"
+        mine = items.filter((pl.col("service") == service) & pl.col("callee").is_null())
+        slower = mine.filter(pl.col("shift") > SHIFTED).height
+        return "cpu" if mine.height > 1 and slower >= MOST_OF_IT * mine.height else "latency"
 
     def _time(self, service: str, row: Row) -> Evidence:
         name = self._names[row["op"]]
@@ -131,15 +158,18 @@ class Teller:
 
     def _behaviour(self, service: str, row: Row) -> Evidence:
         name, where = self._names[row["op"]], self._services[row["op"]]
-        does = self._does(row)
+        told = f"`{name}` of {where} {self._does(row)}"
         share = (
             f"{row['rate']:.0%} of the time (in {row['n_after']:,} traces), {row['healthy']:.0%}"
             f" before (in {row['n_before']:,})"
         )
-        whose = "" if where == service else f", and so do other callers of {service}"
+        called = where != service and row["kind"] == "failure"
+        whose = "" if where == service or called else f", and so do other callers of {service}"
         signal: Signal = "logs" if row["kind"] in ("log", "then") else "structure"
-        if row["kind"] == "failure":
+        if row["kind"] in ("failure", "silence"):
             signal = "errors"
+        if row["kind"] == "silence":
+            return self._silence(where, row)
         chosen = self._during.filter(pl.col("op") == row["op"])
         if row["kind"] in ("child", "again", "next") and row["event"] != NOTHING:
             mothers = self._trees.spans.filter(pl.col("op") == row["event"])["parent"]
@@ -150,9 +180,11 @@ class Teller:
             chosen = rows.filter(pl.col("has") == (row["rate"] > row["healthy"]))
         elif row["kind"] == "failure":
             chosen = chosen.filter("failed")
+        if called:
+            told = f"calls of {where} to {service} (`{name}`) fail"
         return Evidence(
             signal,
-            f"`{name}` of {where} {does} {share}{whose}.",
+            f"{told} {share}{whose}.",
             name,
             row["healthy"],
             row["rate"],
@@ -160,6 +192,20 @@ class Teller:
             row["bits"],
             self._ids(chosen["trace"]),
             _logs_query(where) if signal == "logs" else self._spans_query(row["op"]),
+        )
+
+    def _silence(self, service: str, row: Row) -> Evidence:
+        return Evidence(
+            "errors",
+            f"For {row['rate']:.0%} of the time {service} does nothing, while requests that don't"
+            f" need it are served; its longest pause before was {_ms(row['pause_s'] * 1000)}.",
+            self._names[row["op"]],
+            row["healthy"],
+            row["rate"],
+            "share of time",
+            row["bits"],
+            (),
+            self._spans_query(row["op"]),
         )
 
     def _does(self, row: Row) -> str:
@@ -184,7 +230,7 @@ class Teller:
 
     def _metric(self, service: str, row: Row) -> Evidence:
         away = abs(row["shift"])
-        of = f" of {row['instance']}" if row.get("instance") else ""
+        of = f" ({row['instance']})" if row.get("instance") else ""
         return Evidence(
             "metrics",
             f"`{row['metric']}` of {service}{of} is {row['after']:,.4g}, {row['healthy']:,.4g} in"
@@ -251,6 +297,11 @@ def lacking(bundle: Bundle, trees: Trees) -> tuple[str, ...]:
     if windows.get(INCIDENT, 0) and windows[INCIDENT] < FEW_TRACES:
         lacks.append(f"The incident has {windows[INCIDENT]} traces only.")
     return tuple(lacks)
+
+
+def _grade(item: Evidence, most: float) -> int:
+    """Failures first, where they say much: a reader can act upon them."""
+    return 0 if item.signal == "errors" and item.bits >= most / 2 else 1
 
 
 FEW_TRACES = 20

@@ -13,6 +13,7 @@ from prove.errors import UserError
 from prove.rca import analysis, baselines, blame, bundle, confidence, metrics, structure, timing
 from prove.rca.analysis import SIGNALS, Findings
 from prove.rca.labels import Label
+from prove.rca.model import Kind, Reason
 
 DEPTH = 5
 RESAMPLES = 2000
@@ -22,6 +23,17 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "anomaly traversal (PetShop's authors)": {"petshop": (0.56, 0.71)},
 }
 """AC@1 and AC@3 of the same incidents, from the README that came with the data."""
+FIRST, THIRD, WITH_KIND, ABSTAINS = "AC@1", "AC@3", "service and kind", "abstains rightly"
+AIMS: Mapping[str, Mapping[str, float]] = {
+    "nezha-ob": {FIRST: 0.96, THIRD: 1.0},
+    "nezha-tt": {FIRST: 0.92, THIRD: 1.0},
+    "petshop": {FIRST: 0.75, THIRD: 0.90},
+    "own": {FIRST: 0.90, WITH_KIND: 0.80, ABSTAINS: 0.90},
+}
+"""What was aimed at before anything was measured."""
+NOTHING_SEEN: Reason = "no fault visible"
+VERDICTS: Mapping[str, frozenset[Reason]] = {"load only": frozenset({NOTHING_SEEN, "load only"})}
+"""By which verdicts a truth without a fault is told rightly; else by none being visible."""
 WITHOUT = (
     ("time", frozenset({"time"})),
     ("structure", frozenset({"structure"})),
@@ -47,13 +59,18 @@ class Scores:
 
     def interval(self, k: int) -> tuple[float, float]:
         """Wilson's 95% interval of AC@k."""
-        p, n, z2 = self.ac[k - 1], self.n, Z * Z
-        middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return wilson(self.ac[k - 1], self.n)
 
 
-def rank(ranking: Sequence[str], service: str) -> int | None:
+def wilson(p: float, n: int) -> tuple[float, float]:
+    """The 95% interval of a share of n."""
+    z2 = Z * Z
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def rank(ranking: Sequence[str], service: str | None) -> int | None:
     """The place of a service among the distinct ones of a ranking, from 1; None: it isn't there."""
     distinct = list(dict.fromkeys(ranking))
     return distinct.index(service) + 1 if service in distinct else None
@@ -80,10 +97,31 @@ class Case:
     bits: tuple[float, ...]
     """Scores of our ranking, falling."""
     candidates: int
+    """Services that are told of; guessing has the choice among them."""
+    kind: Kind = "unknown"
+    """Of the first of our ranking."""
+    abstained: Reason | None = None
 
     def rank(self, method: str) -> int | None:
         """Of the true cause, by a method."""
         return rank(self.rankings[method], self.label.service)
+
+    @property
+    def with_kind(self) -> bool:
+        """Whether the first is the true cause, told by a kind that it passes under."""
+        return self.rank(OURS) == 1 and self.kind in self.label.kinds
+
+    @property
+    def abstains_rightly(self) -> bool:
+        """Where nothing is broken: whether that is what it says."""
+        return self.abstained in VERDICTS.get(self.label.fault, {NOTHING_SEEN})
+
+    def both_within(self, k: int) -> bool:
+        """Whether all that was broken is among the first k, and has anything against it."""
+        first = zip(self.rankings[OURS][:k], self.bits, strict=False)
+        return {self.label.service, *self.label.others} <= {
+            name for name, bits in first if bits > 0
+        }
 
 
 OURS = "prove.rca"
@@ -91,14 +129,21 @@ OURS = "prove.rca"
 
 def solve(label: Label, found: Findings) -> Case:
     """All methods' answers; the label has no part in them."""
-    _, total, _ = analysis.blamed(found)
-    order = analysis.ranked(found, total)
-    rankings = {OURS: order}
+    answer = analysis.conclude(found)
+    rankings = {OURS: answer.ranking}
     rankings |= {name: method(found) for name, method in baselines.METHODS.items()}
     for name, signals in WITHOUT:
         _, bits, _ = analysis.blamed(found, SIGNALS - signals)
         rankings[f"without {name}"] = analysis.ranked(found, bits)
-    return Case(label, found, rankings, tuple(total.get(each, 0.0) for each in order), len(order))
+    return Case(
+        label,
+        found,
+        rankings,
+        tuple(each.score for each in answer.causes),
+        len({*found.bundle.services, *answer.ranking}),
+        answer.causes[0].kind if answer.causes else "unknown",
+        answer.abstained.reason if answer.abstained else None,
+    )
 
 
 def cases(
@@ -113,6 +158,21 @@ def cases(
         told(name)
         solved.append(solve(label, analysis.find(bundle.read(directories[name]))))
     return solved
+
+
+def single(of: Sequence[Case]) -> list[Case]:
+    """Incidents with one fault: what rankings are scored on."""
+    return [case for case in of if case.label.service is not None and not case.label.others]
+
+
+def quiet(of: Sequence[Case]) -> list[Case]:
+    """Where nothing is broken."""
+    return [case for case in of if case.label.service is None]
+
+
+def double(of: Sequence[Case]) -> list[Case]:
+    """Where more than one thing was broken at once."""
+    return [case for case in of if case.label.service is not None and case.label.others]
 
 
 def chance(of: Sequence[Case]) -> Scores:

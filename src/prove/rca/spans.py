@@ -1,6 +1,7 @@
 """Spans as trees: whose child each is, what it did by itself, and whom it asked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ class Trees:
     Columns: window, trace (number), span_id, service, instance, op (number of service and name),
     parent (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the
     service that a client span asked, null for other spans), callee_op (of its only child, else -1),
-    torn (its parent is not there), failed.
+    torn (its parent is not there, but that of others of its trace), failed, hurt (one below it
+    failed: what it does is a consequence), shadowed (when it ended, the latest call to somebody
+    whom its process asks had failed).
     `ops` has a row for each op, in order: service, name.
     """
 
@@ -27,7 +30,7 @@ class Trees:
     ops: pl.DataFrame
     trace_ids: pl.Series
 
-    @property
+    @cached_property
     def traces(self) -> dict[int, int]:
         """How many there are in each window."""
         counted = self.spans.group_by("window").agg(pl.col("trace").n_unique())
@@ -53,7 +56,9 @@ def grow(table: pl.DataFrame) -> Trees:
         parents, on=["window", "trace", "parent_span_id"], how="left", maintain_order="left"
     )
     torn = pl.col("up").is_null() & pl.col("parent_span_id").is_not_null()
-    spans = spans.with_columns(torn.alias("torn"))
+    # The only root of a trace may well have a parent where nobody looks: at the client.
+    several = pl.col("up").is_null().sum().over("window", "trace") > 1
+    spans = spans.with_columns((torn & several).alias("torn"))
     up = spans["up"].fill_null(-1).cast(pl.Int64).to_numpy().copy()
     rows = np.arange(len(up))
     up[up == rows] = -1
@@ -92,6 +97,9 @@ def grow(table: pl.DataFrame) -> Trees:
         (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
     spans = _usual_callees(spans)
+    hurt = _above(parent, spans["failed"].to_numpy())
+    spans = spans.with_columns(pl.Series("hurt", hurt))
+    spans = spans.with_columns(_shadowed(spans).alias("shadowed"))
     return Trees(spans, ops.select("service", "name"), traces["trace_id"])
 
 
@@ -167,6 +175,50 @@ def _asked(parent: Ints, service: Ints, op: Ints) -> tuple[Ints, Ints]:
     only = is_client & alike
     callee_op[mothers[only]] = ops[begins[only]]
     return callee, callee_op
+
+
+def _shadowed(spans: pl.DataFrame) -> pl.Series:
+    """Whether, when a span ended, its process had last seen a call to one of its callees fail.
+
+    It may then do without that callee, or without its request, and no failed span shows it.
+    """
+    shadowed = pl.Series([False], dtype=pl.Boolean).new_from_index(0, spans.height)
+    failed = pl.col("failed") & pl.col("callee").is_not_null()
+    if not spans.select(failed.any()).item():
+        return shadowed
+    ends = spans.select(
+        "window",
+        "service",
+        pl.col("instance").fill_null(""),
+        "end_ns",
+        "callee",
+        "failed",
+        pl.int_range(pl.len()).alias("at"),
+    ).sort("end_ns", maintain_order=True)
+    calls = ends.filter(pl.col("callee").is_not_null() & (pl.col("callee") != pl.col("service")))
+    calls = calls.filter(pl.col("failed").any().over("callee"))
+    by = ["window", "service", "instance"]
+    for _, some in calls.group_by("callee", maintain_order=True):
+        found = ends.join_asof(
+            some.select(*by, "end_ns", pl.col("failed").alias("last")),
+            on="end_ns",
+            by=by,
+            strategy="backward",
+            check_sortedness=False,
+        ).sort("at")
+        shadowed = shadowed | found["last"].fill_null(value=False)
+    return shadowed
+
+
+def _above(parent: Ints, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which spans have a chosen one below them, at any depth."""
+    above = np.zeros(len(parent), dtype=bool)
+    up = parent[chosen]
+    while len(up := np.unique(up[up >= 0])):
+        up = up[~above[up]]
+        above[up] = True
+        up = parent[up]
+    return above
 
 
 def _usual_callees(spans: pl.DataFrame) -> pl.DataFrame:

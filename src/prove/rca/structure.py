@@ -3,17 +3,18 @@
 An event is something that a span of an op may have: a child of some op (`child`), more than one of
 it (`again`), a failure that no child explains (`failure`), a line of some template in the log
 (`log`); or, after a child of some op, which child comes next, if any (`next`), and likewise after
-a line of some template which line does (`then`).
+a line of some template which line does (`then`). And of where requests come in: that none does
+(`silence`).
 """
 
 import numpy as np
 import polars as pl
 
-from prove.rca.bundle import INCIDENT
+from prove.rca.bundle import BASELINE, INCIDENT, Bundle, Window
 from prove.rca.spans import Floats, Trees
 
 NOTHING = -1
-KINDS = pl.Enum(["", "child", "again", "failure", "log", "next", "then"])
+KINDS = pl.Enum(["", "child", "again", "failure", "log", "next", "then", "silence"])
 CASE = ["op", "case", "after"]
 EVENT = [*CASE, "kind", "event"]
 Z = 1.28
@@ -23,11 +24,10 @@ Z = 1.28
 def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
     """How often spans have each event: op, case, after, kind, event.
 
-    case is `next` or `then` and after what comes before, else empty and -1. `lines` are those of
-    spans, in order: row (of the span), template (number). Rates are of spans, counted by
-    trace (what the spans of one trace have in common is one observation), against one healthy
-    window. n_before, n_after: traces;
-    healthy, rate; bits: see `surprise`.
+    case is `next` or `then` and after what comes before, `failure`, or empty; else after is -1.
+    `lines` are those of spans, in order: row (of the span), template (number). Rates are of spans,
+    counted by trace (what the spans of one trace have in common is one observation), against one
+    healthy window. n_before, n_after: traces; healthy, rate; bits: see `surprise`.
     """
     spans = trees.spans.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
@@ -56,7 +56,87 @@ def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
     more = (pl.col("n_after") / traces.get(INCIDENT, 1)) / (
         pl.col("n_before") / traces.get(against, 1)
     )
-    return rated(counted.with_columns(more.alias("more")))
+    # Of those that come more often more fail: who asks is no excuse, and who fails is asked again.
+    fails = pl.col("kind") == "failure"
+    return rated(
+        counted.with_columns(
+            pl.when(fails).then(more.clip(upper_bound=1)).otherwise(more).alias("more")
+        )
+    )
+
+
+def silence(trees: Trees, bundle: Bundle, against: int) -> pl.DataFrame:
+    """Of services where requests come in, how long they do nothing: rows as those of `events`.
+
+    Of the incident's time the share in which no span of a service began for longer than ever in the
+    healthy time, while requests that don't need it were served at half their usual rate or more.
+    The healthy time's longest pause is the unit in which time is counted; pause_s tells it.
+    """
+    window = bundle.baseline if against == BASELINE else bundle.local
+    rows = []
+    if window is not None and window.seconds > 0 and bundle.incident.seconds > 0:
+        spans = trees.spans.select("window", "trace", "service", "op", "parent", "start_ns")
+        spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
+        for service in _entrances(spans.filter(pl.col("window") == against)):
+            own = pl.col("service") == service
+            apart = spans.join(spans.filter(own), on=["window", "trace"], how="anti")
+            if apart.is_empty():
+                continue
+            before, during = (
+                [
+                    some.filter(pl.col("window") == each)["start_ns"].sort().to_numpy() / 1e9
+                    for some in (spans.filter(own), apart)
+                ]
+                for each in (against, INCIDENT)
+            )
+            longest_s = float(_pauses(before[0], window)[1].max())
+            begins, lengths = _pauses(during[0], bundle.incident)
+            usual = len(before[1]) / window.seconds * lengths
+            served = np.diff(np.searchsorted(during[1], [begins, begins + lengths]), axis=0)[0]
+            alone = (served > 0) & (served >= usual / 2)
+            silent_s = float(np.maximum(0.0, lengths - longest_s)[alone].sum())
+            n_before, n_after = (
+                max(1, int(each.seconds / longest_s)) for each in (window, bundle.incident)
+            )
+            op = spans.filter(own & (pl.col("parent") < 0))["op"].mode().sort()[0]
+            k_after = min(silent_s / longest_s, n_after)
+            rows.append((op, k_after, n_before, n_after, longest_s))
+    counted = pl.DataFrame(
+        rows,
+        schema={
+            "op": pl.Int64,
+            "k_after": pl.Float64,
+            "n_before": pl.UInt32,
+            "n_after": pl.UInt32,
+            "pause_s": pl.Float64,
+        },
+        orient="row",
+    ).filter(pl.col("k_after") > 0)
+    return rated(
+        counted.with_columns(
+            _as("").alias("case"),
+            pl.lit(NOTHING, dtype=pl.Int64).alias("after"),
+            _as("silence").alias("kind"),
+            pl.lit(NOTHING, dtype=pl.Int64).alias("event"),
+            pl.lit(0.0).alias("k_before"),
+            pl.lit(1.0).alias("more"),
+        )
+    )
+
+
+def _entrances(spans: pl.DataFrame) -> list[str]:
+    """Services that begin most of their traces: who is asked by others is silent as they are."""
+    roots = pl.col("parent") < 0
+    of = spans.group_by("service", "trace").agg(roots.any().alias("root"))
+    share = of.group_by("service").agg(pl.col("root").mean()).filter(pl.col("root") > 1 / 2)
+    return share["service"].sort().to_list()
+
+
+def _pauses(times: Floats, window: Window) -> tuple[Floats, Floats]:
+    """When nothing began, within a window: since when, and for how long."""
+    edges = np.r_[window.start_unix_s, np.clip(times, window.start_unix_s, window.end_unix_s)]
+    ends = np.r_[edges[1:], window.end_unix_s]
+    return edges, ends - edges
 
 
 def rated(counted: pl.DataFrame) -> pl.DataFrame:
@@ -77,15 +157,24 @@ def _traces(spans: pl.DataFrame) -> dict[int, int]:
 
 
 def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A row for each span and event that it has, and one for each span and case that it is."""
-    of = spans.select("row", "window", "trace", "op")
+    """A row for each span and event that it has, and one for each span and case that it is.
+
+    What a span does whose failure, or whose callees', explains it, is no event.
+    """
+    free = spans.filter(~pl.col("hurt"))
+    of = free.select("row", "window", "trace", "op")
+    free = free.filter(~pl.col("failed") & ~pl.col("shadowed")).select("row")
     children = spans.filter(pl.col("parent") >= 0).select(
-        pl.col("parent").alias("row"), pl.col("op").alias("event"), "failed"
+        pl.col("parent").alias("row"), pl.col("op").alias("event")
     )
     plain = [_as("").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
+    fails = [_as("failure").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
     kinds = children.group_by("row", "event").agg(pl.len().alias("times"))
-    failing = children.filter("failed").select("row").unique()
-    failure = spans.filter("failed").join(failing, on="row", how="anti")
+    # A call can fail again, and again; else, who has seen a call fail gives up.
+    may_fail = spans.filter(
+        ~pl.col("hurt") & (~pl.col("shadowed") | pl.col("callee").is_not_null())
+    )
+    may_fail = may_fail.filter(pl.col("failed").any().over("op"))
     no_event = pl.lit(NOTHING, dtype=pl.Int64).alias("event")
     lines = lines.rename({"template": "event"})
     pairs = [_following(children, "next"), _following(lines, "then")]
@@ -93,14 +182,15 @@ def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
         [
             kinds.select("row", *plain, "event", kind=_as("child")),
             kinds.filter(pl.col("times") > 1).select("row", *plain, "event", kind=_as("again")),
-            failure.select("row", *plain, no_event, kind=_as("failure")),
             lines.select("row", *plain, "event", kind=_as("log")).unique(),
             *(each.with_columns(kind=pl.col("case")) for each in pairs),
         ]
-    )
-    case = pl.concat(pairs).select("row", "case", "after")
-    cases = pl.concat([of.with_columns(plain), of.join(case, on="row", how="inner")])
-    return found.join(of, on="row", how="inner"), cases
+    ).join(free, on="row", how="semi")
+    failure = may_fail.filter("failed").select("row", *fails, no_event, kind=_as("failure"))
+    case = pl.concat([free.select("row", *plain), pl.concat(pairs).select("row", "case", "after")])
+    case = pl.concat([case.join(free, on="row", how="semi"), may_fail.select("row", *fails)])
+    found = pl.concat([found, failure])
+    return found.join(of, on="row", how="inner"), of.join(case, on="row", how="inner")
 
 
 def _as(kind: str) -> pl.Expr:

@@ -27,7 +27,7 @@ def lost(trees: Trees) -> pl.DataFrame:
     `divergence`; shift: in [-1, 1], the chance that a span of the incident took longer than a
     healthy one, less that of the contrary (Cliff's delta, from Mann and Whitney's U).
     """
-    spans, traces = trees.spans, max(1, trees.traces.get(INCIDENT, 0))
+    spans, traces = trees.spans.filter(~pl.col("hurt")), max(1, trees.traces.get(INCIDENT, 0))
     lasted = (pl.col("end_ns").max() - pl.col("start_ns").min()) / 1e6
     ranked = spans.with_columns(lasted.over("window", "trace").alias("lasted_ms"))
     ranked = ranked.select(*ITEMS, "window", "trace", "own_ms", "lasted_ms").with_columns(
