@@ -96,7 +96,7 @@ def detection(found: Found) -> list[str]:
             told.append(
                 f"The page {name} came as well,"
                 f" {(row.at_unix_us - found.timeline.zero_unix_us) / 1e6:.1f} s after the"
-                " injection; it is not among those that had to come"
+                " injection; it need not have"
                 f"{found.cite.add('record', 'a page', row.evidence.ref)}."
             )
             expected.add(name)
@@ -237,7 +237,8 @@ def well(found: Found) -> list[str]:
         ]
     if figures.recovery_s is not None:
         told.append(
-            f"All was well again {figures.recovery_s:.1f} s after the rollback"
+            f"{figures.recovery_s:.1f} s after the rollback every SLI met its objective, and no"
+            " page was left"
             f"{found.record('recovery', 'figures.recovery_s')}."
         )
     return told
@@ -430,7 +431,8 @@ def _when(found: Found) -> str:
     well = ""
     if ended_us and recovery_s is not None:
         at = timeline.moment(ended_us + round(recovery_s * 1e6))
-        well = f" All was well again at {at}{found.record('recovery', 'figures.recovery_s')}."
+        mark = found.record("recovery", "figures.recovery_s")
+        well = f" From {at} on every SLI met its objective, and no page was left{mark}."
     return f"The fault was set on {began}{in_for}.{felt}{well}"
 
 
@@ -455,7 +457,7 @@ def _noticed(found: Found) -> str:
         for requests, seen in zip(found.impact.requests, found.impact.seen, strict=True)
         if seen.unseen and seen.unseen > MISSED * requests.bad
     )
-    return f"The page {name} came {after_s:.1f} s after that{theory}{mark}.{missed}"
+    return f"The page {name} came {after_s:.1f} s after the fault was set{theory}{mark}.{missed}"
 
 
 def _cost(found: Found) -> str:
@@ -502,7 +504,7 @@ def _detected(found: Found, of: Detection) -> str:
     theory = (
         f"; with a past without errors {of.theory_s:.1f} s are due, {of.within_s:.1f} s allowed"
         if of.theory_s is not None
-        else f"; {of.within_s:.1f} s were allowed, and no theory says more"
+        else f"; it had {of.within_s:.1f} s"
     )
     return f"{came}{mark}{theory}. {_why(found, of)}".rstrip()
 

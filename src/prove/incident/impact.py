@@ -4,6 +4,7 @@ Every figure is the answer to a question that is kept with it: SQL over the reco
 a query of Prometheus whose answer is in `sli.jsonl`. So no figure can differ from its evidence.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,6 +54,16 @@ class Citations:
 def mark(number: int) -> str:
     """What templates turn into a link."""
     return f"\N{LEFT WHITE LENTICULAR BRACKET}{number}\N{RIGHT WHITE LENTICULAR BRACKET}"
+
+
+def clearly_more(count: int, of: int, before: float, before_of: int) -> bool:
+    """Whether that is a larger share than `before` was of `before_of`, and no chance.
+
+    Three standard deviations of a Poisson count above what is usual, with one more supposed to have
+    been in the baseline: where nothing was seen in a short time, something may well be usual.
+    """
+    usual = of * (before * before_of + 1) / (before_of + 1)
+    return count > views.NOTABLE * of and count > usual + 3 * math.sqrt(usual)
 
 
 @dataclass(frozen=True)
@@ -107,23 +118,24 @@ class Requests:
     @property
     def hurt(self) -> list[Way]:
         """In which ways it was clearly worse than in the baseline."""
-        shares: dict[Way, tuple[float, float]] = {
-            "failed": (self.bad_share, self.before.bad),
-            "slow": (self.slow_share, self.before.slow),
-            "unsettled": (self.unsettled_share, self.before.unsettled),
-            "refused": (self.refused_share, self.before.refused),
+        counts: dict[Way, tuple[int, float]] = {
+            "failed": (self.bad, self.before.bad),
+            "slow": (self.slow, self.before.slow),
+            "unsettled": (self.unsettled, self.before.unsettled),
+            "refused": (self.refused, self.before.refused),
         }
         return [
             name
-            for name, (share, before) in shares.items()
-            if share > max(views.NOTABLE, 2 * before)
+            for name, (count, before) in counts.items()
+            if clearly_more(count, self.sent, before, self.before.sent)
         ]
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the requests of a kind, 0 to 1."""
+    """Of the requests of a kind, 0 to 1; and how many they were."""
 
+    sent: int
     bad: float
     slow: float
     unsettled: float
@@ -142,6 +154,7 @@ class Purchases:
     saved: int
     """Of the retried, those that ended well."""
     refused: int
+    begun_before: int
     refused_before: float
     """The share of refused ones in the baseline: sold out, declined cards."""
     lost_minor: int
@@ -153,9 +166,9 @@ class Purchases:
     @property
     def turned_away(self) -> int:
         """How many of the refused are more than usual; 0 where that isn't clear."""
-        usual = self.refused_before * self.begun
-        clear = self.refused > max(views.NOTABLE * self.begun, 2 * usual)
-        return round(self.refused - usual) if clear else 0
+        if not clearly_more(self.refused, self.begun, self.refused_before, self.begun_before):
+            return 0
+        return round(self.refused - self.refused_before * self.begun)
 
     @property
     def turned_away_minor(self) -> int:
@@ -267,7 +280,8 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
         answers.ask(ask)[0]
     )
     before = (
-        f"SELECT coalesce(avg(({views.FAILED})::INT), 0), coalesce(avg(({views.SLOW})::INT), 0),"  # noqa: S608
+        f"SELECT count(*), coalesce(avg(({views.FAILED})::INT), 0),"  # noqa: S608
+        f" coalesce(avg(({views.SLOW})::INT), 0),"
         " coalesce(avg((outcome = 'unsettled')::INT), 0),"
         " coalesce(avg((outcome = 'refused')::INT), 0)"
         f" FROM requests WHERE kind = '{kind}' AND {_within(windows.baseline)}"
@@ -284,7 +298,7 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
         last_bad_us=last,
         commonest="no answer" if commonest == 0 else str(commonest or ""),
         reason=str(reason or ""),
-        before=Shares(*map(float, answers.ask(before)[0])),
+        before=Shares(*answers.ask(before)[0]),
         cited=cite.add("ledger", f"{kind}s in the incident's window", ask),
         cited_before=cite.add("ledger", f"shares of {kind}s in the baseline", before),
     )
@@ -292,6 +306,7 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
 
 def _purchases(windows: Windows, answers: Tables, cite: Citations) -> Purchases:
     cited: dict[str, str] = {}
+    baseline = windows.baseline
 
     def ask(
         name: str, what: str, select: str, where: str = "", of: Window = windows.incident
@@ -318,12 +333,15 @@ def _purchases(windows: Windows, answers: Tables, cite: Citations) -> Purchases:
             "attempts > 1 AND outcome IN ('ok', 'unsettled')",
         ),
         refused=ask("refused", "purchases that were refused in the end", "count(*)", refused),
+        begun_before=ask(
+            "begun_before", "purchases begun in the baseline", "count(*)", of=baseline
+        ),
         refused_before=float(
             ask(
                 "refused_before",
                 "the share of purchases that were refused in the baseline",
                 f"coalesce(avg(({refused})::INT), 0)",
-                of=windows.baseline,
+                of=baseline,
             )
         ),
         refused_minor=ask(

@@ -120,10 +120,11 @@ class _Course:
 
 def _rate(axes: "Axes", of: _Course) -> None:
     times, bad = of.bins(f"count(*) FILTER ({views.FAILED}) / {of.bin_s}")
-    _, slow = of.bins(f"count(*) FILTER ({views.SLOW}) / {of.bin_s}")
+    late = f"({views.SLOW} OR {views.UNSETTLED})"
+    _, slow = of.bins(f"count(*) FILTER ({late}) / {of.bin_s}")
     refused_at_once = f"{views.REFUSED} AND NOT ({views.SLOW})"
     _, refused = of.bins(f"count(*) FILTER ({refused_at_once}) / {of.bin_s}")
-    others = f"NOT ({views.FAILED} OR {views.SLOW} OR {views.REFUSED})"
+    others = f"NOT ({views.FAILED} OR {late} OR {views.REFUSED})"
     _, well = of.bins(f"count(*) FILTER ({others}) / {of.bin_s}")
     axes.stackplot(
         times,
@@ -134,15 +135,15 @@ def _rate(axes: "Axes", of: _Course) -> None:
         labels=(
             "answered in time",
             "refused (4xx)",
-            f"over {views.SLOW_MS} ms",
+            f"over {views.SLOW_MS} ms, or taken and not confirmed",
             "failed or unanswered",
         ),
         colors=(_OK, _REFUSED, _SLOW, _BAD),
         step="mid",
     )
     axes.set_title("Requests a second, by what became of them (clients)")
-    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
-    _legend(axes, columns=4)
+    axes.set_ylim(bottom=0)
+    _legend(axes)
 
 
 def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
@@ -209,7 +210,7 @@ def _budget(axes: "Axes", of: _Course, kept: sli.Kept, promised: Objectives | No
         if course[-1] > 0:
             axes.plot(times, course, color=color, label=f"{name}: {course[-1]:.2f}%")
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    _legend(axes, columns=3)
 
 
 def _band(
@@ -254,8 +255,13 @@ def _band(
     axes.grid(axis="x", alpha=0.3)
 
 
-def _legend(axes: "Axes", columns: int = 1) -> None:
+def _legend(axes: "Axes", columns: int = 5) -> None:
+    """Above the plot, below its title: nothing may be hidden by it."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        options: dict[str, Any] = {"loc": "upper left", "framealpha": 0.85, "fontsize": 8}
-        axes.legend(handles, labels, edgecolor="none", ncols=columns, **options)
+    rows = -(-len(labels) // columns)
+    axes.set_title(axes.get_title(), loc="left", pad=8 + 13 * rows)
+    if labels:
+        options: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+        axes.legend(
+            handles, labels, ncols=columns, fontsize=8, frameon=False, borderpad=0.2, **options
+        )
