@@ -25,7 +25,7 @@ _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
         "Ask: what changed between them: routes, proxies, DNS, packet loss, a firewall?",
     ),
     "errors": (
-        "Confirm: failed spans of {service} have no failed span below them; read its error logs.",
+        "Confirm: below failed spans of {service}, or calls to it, none failed; read its errors.",
         "Mitigate: take {service}'s latest change or configuration back, or stop asking it.",
         "Ask: do all requests fail, or those of some customers, goods or instances?",
     ),

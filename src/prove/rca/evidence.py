@@ -16,8 +16,12 @@ from prove.rca.structure import NOTHING
 SLOW_TOO, SHIFTED, MOST_OF_IT = 0.05, 0.1, 0.75
 """Of what is lost outside, and of Cliff's delta, and of its operations: what a lack of processor
 time makes of a process."""
-BESIDE = 2
-"""Metrics, where they aren't what is gone by."""
+BESIDE, RISEN = 2, 1.5
+"""Metrics, where they aren't what is gone by, and how many times as much they are."""
+FAR = 1000
+"""Spreads: a metric that never changed has none to count by."""
+NEGLIGIBLE = 0.02
+"""Of the bits of the signal that counts most."""
 MOST = 3
 """Items of evidence of a signal, and traces of an item."""
 LONGEST = 90
@@ -37,10 +41,15 @@ class Teller:
         self._during = trees.spans.filter(pl.col("window") == INCIDENT)
 
     def tell(self, service: str, found: Mapping[str, Blame]) -> tuple[Evidence, ...]:
-        """The evidence against a service: failures that say much, then what says most."""
-        told: list[Evidence] = []
+        """The evidence against a service: of the signals that count, that which counts most first.
+
+        Failures come before the rest where they count at least half as much: a reader can act upon
+        them.
+        """
+        told: list[tuple[bool, float, Evidence]] = []
+        most = max((blame.bits for blame in found.values()), default=0.0)
         for signal, blame in found.items():
-            if blame.bits <= 0:
+            if blame.bits <= NEGLIGIBLE * most:
                 continue
             tell = {"time": self._time, "structure": self._behaviour, "metrics": self._metric}
             seen: set[str] = set()
@@ -48,23 +57,29 @@ class Teller:
                 item = tell[signal](service, row)
                 if item.sentence not in seen:
                     seen.add(item.sentence)
-                    told.append(item)
+                    late = item.signal != "errors" or blame.bits < most / 2
+                    told.append((late, blame.bits, item))
                 if len(seen) == MOST:
                     break
-        most = max((item.bits for item in told), default=0.0)
-        return tuple(sorted(told, key=lambda item: (_grade(item, most), -item.bits)))
+        told.sort(key=lambda each: (each[0], -each[1], -each[2].bits))
+        return tuple(item for _, _, item in told)
 
     def beside(self, service: str, changes: pl.DataFrame) -> tuple[Evidence, ...]:
         """Metrics of a service that changed by more than chance among so many series do.
 
         They are no evidence of their own where there are spans: a caller that waits has more
-        threads, too. But who looks at the service next sees them.
+        threads, too. But who looks at the service next sees them. Those that fall, as traffic does,
+        are left out.
         """
         if changes.is_empty():
             return ()
+        more, by = pl.col("after"), pl.col("healthy")
         mine = changes.filter(
-            (pl.col("service") == service) & (pl.col("bits") > math.log2(changes.height + 1) / 2)
-        ).sort("bits", "metric", descending=[True, False])
+            (pl.col("service") == service)
+            & (pl.col("bits") > math.log2(changes.height + 1) / 2)
+            & (more > RISEN * by)
+            & (by >= 0)
+        ).sort(more / by, "metric", descending=[True, False])
         return tuple(self._metric(service, row) for row in mine.head(BESIDE).to_dicts())
 
     def kind(
@@ -230,11 +245,12 @@ class Teller:
 
     def _metric(self, service: str, row: Row) -> Evidence:
         away = abs(row["shift"])
+        far = "" if away > FAR else f": {away:,.1f} times its usual spread away"
         of = f" ({row['instance']})" if row.get("instance") else ""
         return Evidence(
             "metrics",
             f"`{row['metric']}` of {service}{of} is {row['after']:,.4g}, {row['healthy']:,.4g} in"
-            f" the healthy time: {away:,.1f} times its usual spread away.",
+            f" the healthy time{far}.",
             row["metric"],
             row["healthy"],
             row["after"],
@@ -297,11 +313,6 @@ def lacking(bundle: Bundle, trees: Trees) -> tuple[str, ...]:
     if windows.get(INCIDENT, 0) and windows[INCIDENT] < FEW_TRACES:
         lacks.append(f"The incident has {windows[INCIDENT]} traces only.")
     return tuple(lacks)
-
-
-def _grade(item: Evidence, most: float) -> int:
-    """Failures first, where they say much: a reader can act upon them."""
-    return 0 if item.signal == "errors" and item.bits >= most / 2 else 1
 
 
 FEW_TRACES = 20
