@@ -149,15 +149,15 @@ def _rate(axes: "Axes", of: _Course) -> None:
 def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
     share = f"100 * avg(CASE WHEN {views.FAILED} THEN 1 ELSE 0 END)"
     for kind, color in (("checkout", _BAD), ("read", _SLOW)):
-        axes.plot(*of.bins(share, f"kind = '{kind}'"), color=color, label=f"{kind}s (clients)")
+        axes.plot(*of.bins(share, f"kind = '{kind}'"), color=color, label=f"{kind}s")
     for slo, color in (("checkout-errors", "#e08d87"), ("product-reads-errors", "#f0c583")):
         times, values = of.series(kept.points(slo))
-        label = f"SLI {slo} (servers)"
+        label = f"SLI {slo}"
         axes.plot(times, [100 * each for each in values], color=color, linestyle="--", label=label)
     refused = f"100 * avg(({views.REFUSED})::INT)"
-    label = "checkouts refused (clients)"
+    label = "checkouts refused"
     axes.plot(*of.bins(refused, "kind = 'checkout'"), color=_REFUSED, label=label)
-    axes.set_title("Failed, and refused, % of requests")
+    axes.set_title("Failed, and refused, % of requests (solid: clients; dashed: the servers' SLIs)")
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     _legend(axes)
 
@@ -259,7 +259,7 @@ def _legend(axes: "Axes", columns: int = 5) -> None:
     """Above the plot, below its title: nothing may be hidden by it."""
     handles, labels = axes.get_legend_handles_labels()
     rows = -(-len(labels) // columns)
-    axes.set_title(axes.get_title(), loc="left", pad=8 + 13 * rows)
+    axes.set_title(axes.get_title(loc="left"), loc="left", pad=8 + 13 * rows)
     if labels:
         options: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
         axes.legend(
