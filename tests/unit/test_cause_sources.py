@@ -135,9 +135,9 @@ def test_an_incident_that_was_run_is_named_and_judged(kept: Path) -> None:
     made = review.make(kept)
     assert any("payment-service" in each for each in made.traces_say)
     page = review.html(made)
-    assert page.index("hypotheses of the analysis") < page.index(
-        review.plain(made.traces_say[0])[:40]
-    )
+    answer = review.plain(made.traces_say[0])[:40]
+    assert f"(a hypothesis): {answer}" in page
+    assert page.index("hypotheses of the analysis") < page.rindex(answer)
 
 
 def test_without_a_bundle_there_is_no_analysis(tmp_path: Path) -> None:
