@@ -60,6 +60,12 @@ _ROWS: tuple[Row, ...] = (
             f"{known['install']['seconds_to_first_order']:.0f} s"
         ),
     ),
+    (
+        "memory of the shop with its observability",
+        lambda known: (
+            f"{known['footprint']['memory_mib']} MiB in {known['footprint']['pods']} pods"
+        ),
+    ),
     ("rolling update of the product service under load", _rollout("product")),
     ("… of the order service", _rollout("order")),
     ("… of the payment service", _rollout("payment")),
