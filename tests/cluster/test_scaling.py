@@ -117,7 +117,7 @@ def test_a_leak_scales_up_and_a_restart_of_the_pods_down(shop: Shop, figures: Fi
     history = History(shop, "product")
     history.look()
     for pod in shop.ready_pods("product"):
-        leak(shop, pod["metadata"]["name"], mb=128)
+        leak(shop, pod["metadata"]["name"], mb=224)
     eventually("product has more pods", lambda: history.look() > MINIMUM, seconds=240)
     reacted = history.steps[-1][0]
     # A lease is its pod's: a new pod has none.
