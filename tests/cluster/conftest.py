@@ -144,6 +144,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Figures:
     kept = os.environ.get(FIGURES)
     found = Figures(Path(kept) if kept else tmp_path_factory.mktemp("figures") / "cluster.json")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    is_ = f"{os.cpu_count()} cores and {memory:.0f} GiB of memory"
+    busy = os.getloadavg()[2]
+    is_ = f"{os.cpu_count()} cores and {memory:.0f} GiB of memory, with a load of {busy:.0f} before"
     found.record("machine", **{"is": is_})
     return found

@@ -47,15 +47,14 @@ class Shop:
     kubectl: Kubectl
     helm_binary: Path
     values: dict[str, Any]
-    _scratch: tempfile.TemporaryDirectory[str] | None = None
 
-    def helm(self, *arguments: str, timeout: float = 900) -> str:
+    def helm(self, *arguments: str, stdin: str = "", timeout: float = 900) -> str:
         """Helm in the shop's namespace; raises HelmError."""
         config = self.kubectl.kubeconfig
         done = subprocess.run(
             [str(self.helm_binary), "-n", NAMESPACE, *arguments]
             + (["--kubeconfig", str(config)] if config else []),
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -67,14 +66,11 @@ class Shop:
 
     def deploy(self, *more: str, seconds: int = 480, **changes: Any) -> str:
         """`helm upgrade --install`, waiting for all to be ready; `changes` are further values."""
-        if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory()
-        file = Path(self._scratch.name) / "values.yaml"
-        file.write_text(yaml.safe_dump(merged(self.values, changes)))
         return self.helm(
             *("upgrade", "--install", RELEASE, str(CHART)),
-            *("-f", str(CHART / "values-kind.yaml"), "-f", str(file)),
+            *("-f", str(CHART / "values-kind.yaml"), "-f", "-"),
             *("--wait", f"--timeout={seconds}s", *more),
+            stdin=yaml.safe_dump(merged(self.values, changes)),
             timeout=seconds + 120,
         )
 

@@ -192,21 +192,19 @@ def test_nothing_stays(end: signal.Signals | None) -> None:
     if reason := host.why_not():
         pytest.skip(f"no cluster on this machine: {reason}")
     before = host.traces()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", RUN],
         cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    assert host.traces() != before
-    if end is None:
-        process.communicate()
-    else:
-        process.send_signal(end)
-        process.wait()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert host.traces() != before
+        if end is not None:
+            process.send_signal(end)
+            process.wait()  # before its stdin is closed, which would end it too
 
     def as_before() -> bool:
         if end is signal.SIGKILL:

@@ -3,13 +3,13 @@
 import itertools
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
+from prove.kubernetes.context import mebibytes
 from tests.cluster.conftest import Figures
-from tests.cluster.lab.kubectl import RefusedError, eventually, is_ready
+from tests.cluster.lab.kubectl import eventually, is_ready
 from tests.cluster.shop import NAMESPACE, PORTS, SERVICES, Shop
 
 QUIET, BUSY = 2, 24
@@ -117,7 +117,7 @@ def test_a_leak_scales_up_and_a_restart_of_the_pods_down(shop: Shop, figures: Fi
     history = History(shop, "product")
     history.look()
     for pod in shop.ready_pods("product"):
-        leak(shop, pod["metadata"]["name"], mb=128)
+        leak(shop, pod["metadata"]["name"], mb=224)
     eventually("product has more pods", lambda: history.look() > MINIMUM, seconds=240)
     reacted = history.steps[-1][0]
     # A lease is its pod's: a new pod has none.
@@ -127,11 +127,15 @@ def test_a_leak_scales_up_and_a_restart_of_the_pods_down(shop: Shop, figures: Fi
     figures.record("hpa_memory", seconds_to_scale=reacted, steps=history.steps)
 
 
-def test_metrics_of_pods_are_served(shop: Shop) -> None:
-    def numbers() -> list[Any]:
-        try:
-            return shop.kubectl("top", "pods", "-n", NAMESPACE, "--no-headers").splitlines()
-        except RefusedError:
-            return []
+def test_metrics_of_pods_are_served(shop: Shop, figures: Figures) -> None:
+    def used() -> dict[str, int]:
+        lines = shop.kubectl("top", "pods", "-n", NAMESPACE, "--no-headers").splitlines()
+        return {name: mebibytes(memory) for name, _, memory in map(str.split, lines)}
 
-    assert len(eventually("kubectl top answers", numbers)) >= len(SERVICES)
+    def of_every_pod() -> dict[str, int]:
+        known = used()
+        assert {pod["metadata"]["name"] for pod in shop.kubectl.pods(NAMESPACE)} <= set(known)
+        return known
+
+    known = eventually("kubectl top knows every pod", of_every_pod)
+    figures.record("footprint", pods=len(known), memory_mib=sum(known.values()))

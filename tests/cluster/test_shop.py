@@ -164,7 +164,10 @@ def test_a_failed_upgrade_rolls_back_and_fails_no_request(
     with shop.watched(measured):
         with pytest.raises(HelmError):
             shop.deploy(
-                "--rollback-on-failure", seconds=60, order={"image": {"tag": "never-built"}}
+                "--rollback-on-failure",
+                seconds=90,  # also what the rollback is given
+                environment="upgraded",
+                order={"image": {"tag": "never-built"}},
             )
         status = json.loads(shop.helm("status", RELEASE, "-o", "json"))
         assert status["info"]["status"] == "deployed"

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -122,6 +123,7 @@ def test_an_alert_fires_and_is_delivered(shop: Shop, figures: Figures) -> None:
     shop.kubectl.apply(*toys_ready, namespace=CLIENTS)
     shop.kubectl.rolled_out(CLIENTS, f"deployment/{INBOX}")
     token = shop.secret("admin-token")
+    began = datetime.now(UTC)
     lease = {"type": "error", "params": {"rate": 1, "status": 503}, "ttl_s": 120}
     for pod in shop.ready_pods("payment"):
         with shop.forward(f"pod/{pod['metadata']['name']}", PORTS["payment"]) as port:
@@ -141,7 +143,9 @@ def test_an_alert_fires_and_is_delivered(shop: Shop, figures: Figures) -> None:
             alert["labels"]["alertname"]
             for body in bodies
             for alert in body.get("alerts", [])
-            if alert["status"] == "firing" and alert["labels"].get("severity") == "page"
+            if alert["status"] == "firing"
+            and alert["labels"].get("sloth_severity") == "page"
+            and datetime.fromisoformat(alert["startsAt"]) > began
         ]
 
     paged = eventually("a page is delivered", delivered, seconds=240)

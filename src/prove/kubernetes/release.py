@@ -29,7 +29,7 @@ _RESTRICTED = {
 
 def status(context: Context) -> str | None:
     """Helm's word for the state of the release, as `deployed`; None when there is none."""
-    listed = json.loads(context.helm("list", "--all", "--filter", f"^{NAME}$", "-o", "json"))
+    listed = json.loads(context.helm("list", "--filter", f"^{NAME}$", "-o", "json"))
     return str(listed[0]["status"]) if listed else None
 
 

@@ -44,7 +44,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 class Containerd:
     """The node's container runtime."""
 
-    socket = "/run/containerd.sock"  # in the node
+    socket = "/run/containerd/containerd.sock"
+    """In the node; kubelet measures containers only if it finds their runtime there."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
