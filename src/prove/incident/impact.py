@@ -268,12 +268,12 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
         "SELECT count(*) AS sent, count(*) FILTER (outcome = 'failed') AS failed,"  # noqa: S608
         " count(*) FILTER (outcome = 'no-answer') AS unanswered,"
         f" count(*) FILTER ({views.SLOW}) AS slow,"
-        " count(*) FILTER (outcome = 'unsettled') AS unsettled,"
-        " count(*) FILTER (outcome = 'refused') AS refused,"
+        f" count(*) FILTER ({views.UNSETTLED}) AS unsettled,"
+        f" count(*) FILTER ({views.REFUSED}) AS refused,"
         f" min(done_unix_us) FILTER ({_HURT}) AS first_bad,"
         f" max(done_unix_us) FILTER ({_HURT}) AS last_bad,"
         f" mode(status) FILTER ({views.FAILED}) AS commonest,"
-        " mode(detail) FILTER (outcome = 'refused') AS reason"
+        f" mode(detail) FILTER ({views.REFUSED}) AS reason"
         f" FROM requests WHERE {of}"
     )
     (sent, failed, unanswered, slow, unsettled, refused, first, last, commonest, reason) = (
@@ -282,8 +282,8 @@ def _requests(kind: Kind, windows: Windows, answers: Tables, cite: Citations) ->
     before = (
         f"SELECT count(*), coalesce(avg(({views.FAILED})::INT), 0),"  # noqa: S608
         f" coalesce(avg(({views.SLOW})::INT), 0),"
-        " coalesce(avg((outcome = 'unsettled')::INT), 0),"
-        " coalesce(avg((outcome = 'refused')::INT), 0)"
+        f" coalesce(avg(({views.UNSETTLED})::INT), 0),"
+        f" coalesce(avg(({views.REFUSED})::INT), 0)"
         f" FROM requests WHERE kind = '{kind}' AND {_within(windows.baseline)}"
     )
     return Requests(

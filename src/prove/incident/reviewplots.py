@@ -141,13 +141,12 @@ def _rate(axes: "Axes", of: _Course) -> None:
         colors=(_OK, _REFUSED, _SLOW, _BAD),
         step="mid",
     )
-    axes.set_title("Requests a second, by what became of them (clients)")
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    _head(axes, "Requests a second, by what became of them (clients)")
 
 
 def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
-    share = f"100 * avg(CASE WHEN {views.FAILED} THEN 1 ELSE 0 END)"
+    share = f"100 * avg(({views.FAILED})::INT)"
     for kind, color in (("checkout", _BAD), ("read", _SLOW)):
         axes.plot(*of.bins(share, f"kind = '{kind}'"), color=color, label=f"{kind}s")
     for slo, color in (("checkout-errors", "#e08d87"), ("product-reads-errors", "#f0c583")):
@@ -157,9 +156,8 @@ def _errors(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
     refused = f"100 * avg(({views.REFUSED})::INT)"
     label = "checkouts refused"
     axes.plot(*of.bins(refused, "kind = 'checkout'"), color=_REFUSED, label=label)
-    axes.set_title("Failed, and refused, % of requests (solid: clients; dashed: the servers' SLIs)")
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
-    _legend(axes)
+    _head(axes, "Failed, and refused, % of requests (solid: clients; dashed: the servers' SLIs)")
 
 
 def _latency(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
@@ -181,17 +179,17 @@ def _latency(axes: "Axes", of: _Course, kept: sli.Kept) -> None:
             label=f"{kind}s (servers)",
         )
     axes.axhline(views.SLOW_MS, color=_INK, linewidth=1, label=f"objective, {views.SLOW_MS} ms")
-    axes.set_title("P95 of the time to an answer, ms")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    _legend(axes)
+    _head(axes, "P95 of the time to an answer, ms")
 
 
 def _budget(axes: "Axes", of: _Course, kept: sli.Kept, promised: Objectives | None) -> None:
-    axes.set_title("Error budget burned since the injection, % of a period's (servers' SLIs)")
+    title = "Error budget burned since the injection, % of a period's (servers' SLIs)"
     axes.set_ylabel("%")
     if promised is None:
+        _head(axes, title)
         return
     burned = {}
     for slo in promised.slos:
@@ -210,7 +208,7 @@ def _budget(axes: "Axes", of: _Course, kept: sli.Kept, promised: Objectives | No
         if course[-1] > 0:
             axes.plot(times, course, color=color, label=f"{name}: {course[-1]:.2f}%")
     axes.set_ylim(bottom=0)
-    _legend(axes, columns=3)
+    _head(axes, title, columns=3)
 
 
 def _band(
@@ -255,11 +253,11 @@ def _band(
     axes.grid(axis="x", alpha=0.3)
 
 
-def _legend(axes: "Axes", columns: int = 5) -> None:
-    """Above the plot, below its title: nothing may be hidden by it."""
+def _head(axes: "Axes", title: str, columns: int = 5) -> None:
+    """The title and below it the legend, above the plot: nothing may be hidden by them."""
     handles, labels = axes.get_legend_handles_labels()
     rows = -(-len(labels) // columns)
-    axes.set_title(axes.get_title(loc="left"), loc="left", pad=8 + 13 * rows)
+    axes.set_title(title, pad=8 + 13 * rows)
     if labels:
         options: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
         axes.legend(
