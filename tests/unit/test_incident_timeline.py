@@ -54,6 +54,32 @@ def test_an_alert_fires_when_its_page_says_so(kept: Path) -> None:
     assert (firing.at_unix_us, firing.source) == (fired, "known")
 
 
+def test_each_time_that_an_alert_fires_is_its_own(kept: Path) -> None:
+    """Also soon after it ended; and the ticket of the same name is another alert."""
+    first = next(record.lines(kept / record.PAGES, record.Page))
+    (change,) = (
+        each
+        for each in record.lines(kept / record.ALERTS, record.AlertChange)
+        if (each.state, each.severity) == ("firing", "page")
+    )
+    fired = [change.at_unix_us - 900_000, change.at_unix_us + 2_200_000]
+    told = [datetime.fromtimestamp(at / 1e6, UTC).isoformat() for at in fired]
+    again = change.model_copy(update={"at_unix_us": change.at_unix_us + 3_000_000})
+    ticket = again.model_copy(update={"severity": "ticket"})
+    record.write_lines(kept / record.ALERTS, [change, again, ticket])
+    pages = [first.model_copy(update={"starts_at": at}) for at in told]
+    record.write_lines(kept / record.PAGES, pages)
+
+    built = timeline.build(kept)
+
+    firing = [row for row in built.rows if row.event == "alert-firing"]
+    assert [(row.at_unix_us, row.source, row.what.split()[0]) for row in firing] == [
+        (fired[0], "known", "page"),
+        (fired[1], "known", "page"),
+        (ticket.at_unix_us, "inferred", "ticket"),
+    ]
+
+
 def test_evidence_leads_to_what_it_says(kept: Path) -> None:
     built = timeline.build(kept)
     first = built.first("first-failure")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from prove.rca import bundle
+from prove.rca import blame, bundle
 from prove.rca.analysis import analyse
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Alert, Bundle
 from prove.rca.model import Analysis
@@ -381,3 +381,19 @@ def test_metrics_alone_lead_along_the_edges_to_the_cause() -> None:
 
 def told(found: Analysis) -> list[tuple[str, float]]:
     return [(each.service, round(each.score, 3)) for each in found.causes[:4]]
+
+
+def test_evidence_that_counts_alike_has_one_order() -> None:
+    """However rows come, and whatever a sum of many parts has as its last digit."""
+    alike = [
+        {"op": 0, "kind": "child", "event": event, "after": -1, "healthy": 1.0, "rate": 0.7}
+        for event in (1, 2, 3)
+    ]
+
+    def order(bits: list[float]) -> list[int]:
+        rows = [row | {"bits": each} for row, each in zip(alike, bits, strict=True)]
+        found = blame.of_events(pl.DataFrame(rows), ["pay"], {}, frozenset())
+        return [row["event"] for row in found["pay"].rows]
+
+    assert order([0.3, 0.3, 0.3]) == order([0.3, 0.1 + 0.2, 0.3]) == [1, 2, 3]
+    assert order([0.2, 0.3, 0.4]) == [3, 2, 1]

@@ -81,11 +81,12 @@ def build(directory: Path) -> Timeline:
     """The timeline of a record; raises UserError for one that can't be read."""
     incident = record.read(directory)
     zero_us = incident.injected_unix_us or incident.started_unix_us
+    pages = list(record.lines(directory / record.PAGES, record.Page))
     rows = [
         *_begin_and_end(incident),
         *_actions(incident),
-        *_alerts(directory, incident),
-        *_pages(directory, incident),
+        *_alerts(directory, incident, pages),
+        *_pages(incident, pages),
     ]
     promised = objectives.read(directory)
     kept = sli.Kept.of(directory)
@@ -258,11 +259,10 @@ _SHOWN = 90
 """Characters of a log record."""
 
 
-def _alerts(directory: Path, incident: Incident) -> Iterator[Row]:
+def _alerts(directory: Path, incident: Incident, pages: Sequence[record.Page]) -> Iterator[Row]:
     """Changes of alerts from the injection on: those before it are not of this incident."""
     since_us = incident.injected_unix_us or incident.started_unix_us
     changes = record.lines(directory / record.ALERTS, record.AlertChange)
-    pages = list(record.lines(directory / record.PAGES, record.Page))
     for number, change in enumerate(changes, start=1):
         if change.at_unix_us < since_us:
             continue
@@ -286,17 +286,18 @@ def _fired(change: record.AlertChange, pages: Sequence[record.Page]) -> int | No
     """When by the alert itself, where the pager was told; a change is seen at the next sample."""
     if change.state != "firing":
         return None
+    alert = (change.alertname, change.severity, "firing")
     starts = (
         round(datetime.fromisoformat(page.starts_at).timestamp() * 1e6)
         for page in pages
-        if (page.alert, page.status) == (change.alertname, "firing")
+        if (page.alert, page.severity, page.status) == alert
     )
-    return next((at for at in starts if 0 <= change.at_unix_us - at < SAMPLED_US), None)
+    # It may have fired and ended just before.
+    return max((at for at in starts if 0 <= change.at_unix_us - at < SAMPLED_US), default=None)
 
 
-def _pages(directory: Path, incident: Incident) -> Iterator[Row]:
+def _pages(incident: Incident, pages: Sequence[record.Page]) -> Iterator[Row]:
     since_us = incident.injected_unix_us or incident.started_unix_us
-    pages = record.lines(directory / record.PAGES, record.Page)
     for number, page in enumerate(pages, start=1):
         if page.received_at_unix_us < since_us:
             continue

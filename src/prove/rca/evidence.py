@@ -61,7 +61,7 @@ class Teller:
                     told.append((late, blame.bits, item))
                 if len(seen) == MOST:
                     break
-        told.sort(key=lambda each: (each[0], -each[1], -each[2].bits))
+        told.sort(key=lambda each: (each[0], -each[1], -round(each[2].bits, 9)))
         return tuple(item for _, _, item in told)
 
     def beside(self, service: str, changes: pl.DataFrame) -> tuple[Evidence, ...]:
