@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from prove import images
 from prove.tools import ConsoleProgress, ensure
 from tests.cluster.lab import Cluster, Kubectl, shopimages
 from tests.cluster.lab.host import why_not, why_not_cilium
@@ -98,8 +99,12 @@ def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> 
     if ground.lab:
         ground.lab.provide_volumes()
         with ConsoleProgress() as progress:
-            for archive in shopimages.archives(progress=progress):
+            wanted = [name for name, image in images.IMAGES.items() if image.values]
+            archives = shopimages.archives(wanted, progress)
+            for archive in archives:
                 ground.lab.load(archive)
+        sizes = zip(wanted, archives, strict=True)
+        figures.record("images", mb={name: round(a.stat().st_size / 1e6) for name, a in sizes})
     registry = request.config.getoption("--registry")
     shop = Shop(ground.kubectl, ensure("helm")["helm"], lab_values(registry))
     shop.make_namespaces()

@@ -138,4 +138,14 @@ def test_metrics_of_pods_are_served(shop: Shop, figures: Figures) -> None:
         return known
 
     known = eventually("kubectl top knows every pod", of_every_pod)
-    figures.record("footprint", pods=len(known), memory_mib=sum(known.values()))
+    parts: dict[str, dict[str, int]] = {}
+    for pod in shop.kubectl.pods(NAMESPACE):
+        name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
+        part = parts.setdefault(name, {"pods": 0, "used_mib": 0, "limit_mib": 0})
+        part["pods"] += 1
+        part["used_mib"] += known[pod["metadata"]["name"]]
+        part["limit_mib"] += sum(
+            mebibytes(container["resources"]["limits"]["memory"])
+            for container in pod["spec"]["containers"]
+        )
+    figures.record("footprint", parts=parts)
