@@ -1,6 +1,7 @@
 """Cilium's agent as a process of the node: what enforces NetworkPolicy. No operator, no Envoy."""
 
 import json
+import socket
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -108,6 +109,11 @@ class Cilium:
             answer.raise_for_status()
 
     def _is_well(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves one that is refused open
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
         try:
             with self._client() as client:
                 answer = client.get("http://cilium/v1/healthz", headers={"brief": "true"})
@@ -115,9 +121,12 @@ class Cilium:
         except (httpx.HTTPError, KeyError, ValueError):
             return False
 
+    @property
+    def _socket(self) -> Path:
+        return self.node.inside("/run/cilium/cilium.sock")
+
     def _client(self) -> httpx.Client:
-        socket = self.node.inside("/run/cilium/cilium.sock")
-        return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=30)
+        return httpx.Client(transport=httpx.HTTPTransport(uds=str(self._socket)), timeout=30)
 
 
 def _source() -> Path:
