@@ -6,17 +6,18 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from prove import images
 from prove.tools import ConsoleProgress, ensure
 from tests.cluster.lab import Cluster, Kubectl, shopimages
 from tests.cluster.lab.host import why_not, why_not_cilium
 from tests.cluster.lab.kubectl import RefusedError
 from tests.cluster.lab.shopimages import REGISTRY
-from tests.cluster.shop import CLIENTS, NAMESPACE, HelmError, Shop, lab_values
+from tests.cluster.shop import NAMESPACE, HelmError, Shop, lab_values
 
 FIGURES = "PROVE_CLUSTER_FIGURES"
 
@@ -52,6 +53,17 @@ class Ground:
 
     kubectl: Kubectl
     lab: Cluster | None
+    loaded: set[str] = field(default_factory=set)
+
+    def load(self, *names: str) -> None:
+        """Bring images into the lab, where they aren't yet; another cluster pulls its own."""
+        if self.lab is None:
+            return
+        missing = [name for name in names if name not in self.loaded]
+        with ConsoleProgress() as progress:
+            for archive in shopimages.archives(missing, progress=progress):
+                self.lab.load(archive)
+        self.loaded.update(missing)
 
     def needs_lab(self, why: str) -> Cluster:
         """The lab, or a skipped test."""
@@ -97,9 +109,7 @@ def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> 
     """The shop, installed from nothing and ready, with goods in it and customers at rest."""
     if ground.lab:
         ground.lab.provide_volumes()
-        with ConsoleProgress() as progress:
-            for archive in shopimages.archives(progress=progress):
-                ground.lab.load(archive)
+    ground.load(*images.IMAGES)
     registry = request.config.getoption("--registry")
     shop = Shop(ground.kubectl, ensure("helm")["helm"], lab_values(registry))
     shop.make_namespaces()
@@ -119,8 +129,7 @@ def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> 
         )
         yield shop
     finally:
-        for name in (NAMESPACE, CLIENTS):
-            ground.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=180s")
+        shop.remove_namespaces()
 
 
 class Figures:

@@ -30,6 +30,10 @@ def _failed(name: str) -> Callable[[dict[str, Any]], str]:
     return text
 
 
+def _seconds(found: list[int]) -> str:
+    return " and ".join(f"{each} s" for each in found)
+
+
 def _rollout(service: str) -> Callable[[dict[str, Any]], str]:
     def text(known: dict[str, Any]) -> str:
         found = known["a_rolling_update_of_every_service_fails_no_request"][service]
@@ -37,6 +41,12 @@ def _rollout(service: str) -> Callable[[dict[str, Any]], str]:
         return f"**{found['failed']} failed** of {found['requests']} requests, in {took:.0f} s"
 
     return text
+
+
+def _mesh_rollouts(known: dict[str, Any]) -> str:
+    found = [known[f"mesh_rollout_{part}"] for part in ("product", "order", "payment", "edge")]
+    failed, requests = (sum(each[what] for each in found) for what in ("failed", "requests"))
+    return f"**{failed} failed** of {requests} requests"
 
 
 def _hpa(name: str) -> Callable[[dict[str, Any]], str]:
@@ -115,6 +125,18 @@ _ROWS: tuple[Row, ...] = (
             f"{known['dashboards']['queries']} answered, "
             f"{known['dashboards']['with_data']} with data"
         ),
+    ),
+    (
+        "in the mesh: certificates renewed twice under load",
+        lambda known: (
+            f"{_failed('mesh_rotation')(known)}; all {known['mesh_rotation']['proxies']} proxies "
+            f"had them after {_seconds(known['mesh_rotation']['read_after_seconds'])}"
+        ),
+    ),
+    ("… rolling update of each service, and of the edge", _mesh_rollouts),
+    (
+        "… one of three product services that always answers 500",
+        _failed("mesh_ejection"),
     ),
     ("alert that paged by webhook", lambda known: ", ".join(known["page"]["alerts"])),
 )
