@@ -41,9 +41,10 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 class Image:
     """One image.
 
-    `name` is its repository without a registry; `value` the part of the chart's values that names
-    it, as in `kubeStateMetrics`. A Go image has a `program` of prove.tools and its `binary`, a
-    Python one its `packages` (directories of the repository) and its pinned `requirements`.
+    `name` is its repository without a registry; `values` are the parts of the chart's values that
+    name it, as in `kubeStateMetrics`, and none where the chart doesn't run it. A Go image has a
+    `program` of prove.tools and its `binary`, a Python one its `packages` (directories of the
+    repository) and its pinned `requirements`.
     """
 
     name: str
@@ -143,6 +144,16 @@ def _all() -> Iterator[Image]:
         packages=(".",),
         # It imports no more than the services do: a third of what provectl needs.
         requirements="services",
+        dockerfile="canary.Dockerfile",
+    )
+    yield _python(
+        "provectl",
+        "prove",
+        "The command line of prove",
+        (),
+        command=("--help",),
+        packages=("libs/service-kit", "."),
+        requirements="runtime",
         dockerfile="Dockerfile",
     )
     yield _server(

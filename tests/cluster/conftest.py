@@ -53,17 +53,22 @@ class Ground:
 
     kubectl: Kubectl
     lab: Cluster | None
-    loaded: set[str] = field(default_factory=set)
+    _loaded: dict[str, Path] = field(default_factory=dict)
 
-    def load(self, *names: str) -> None:
-        """Bring images into the lab, where they aren't yet; another cluster pulls its own."""
+    def load(self, *names: str) -> dict[str, Path]:
+        """Bring images into the lab, where they aren't yet; answers their archives, by name.
+
+        Another cluster pulls its own: none.
+        """
         if self.lab is None:
-            return
-        missing = [name for name in names if name not in self.loaded]
+            return {}
+        missing = [name for name in names if name not in self._loaded]
         with ConsoleProgress() as progress:
-            for archive in shopimages.archives(missing, progress=progress):
-                self.lab.load(archive)
-        self.loaded.update(missing)
+            made = shopimages.archives(missing, progress)
+        for name, archive in zip(missing, made, strict=True):
+            self.lab.load(archive)
+            self._loaded[name] = archive
+        return {name: self._loaded[name] for name in names}
 
     def needs_lab(self, why: str) -> Cluster:
         """The lab, or a skipped test."""
@@ -109,7 +114,10 @@ def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> 
     """The shop, installed from nothing and ready, with goods in it and customers at rest."""
     if ground.lab:
         ground.lab.provide_volumes()
-    ground.load(*images.IMAGES)
+    archives = ground.load(*(name for name, image in images.IMAGES.items() if image.values))
+    if archives:
+        sizes = {name: round(path.stat().st_size / 1e6) for name, path in archives.items()}
+        figures.record("images", mb=sizes)
     registry = request.config.getoption("--registry")
     shop = Shop(ground.kubectl, ensure("helm")["helm"], lab_values(registry))
     shop.make_namespaces()

@@ -1,10 +1,10 @@
 """Makes docs/evidence/cluster.md of what the tests measured: `python -m tests.cluster.report`."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prove.bench import cluster
 from prove.tools import repository_root
 
 EVIDENCE = repository_root() / "docs" / "evidence"
@@ -15,142 +15,13 @@ Measured by the tests of `make test-cluster` on {machine}.
 Customers are a pod of another namespace that orders at a constant rate, whatever became of the
 orders before; a request fails when its answer isn't a success within 12 s, and nothing is asked for
 twice.
-
-| what | figure |
-|---|---|
 """
-Row = tuple[str, Callable[[dict[str, Any]], str]]
-
-
-def _failed(name: str) -> Callable[[dict[str, Any]], str]:
-    def text(known: dict[str, Any]) -> str:
-        found = known[name]
-        return f"**{found['failed']} failed** of {found['requests']} requests"
-
-    return text
-
-
-def _seconds(found: list[int]) -> str:
-    return " and ".join(f"{each} s" for each in found)
-
-
-def _rollout(service: str) -> Callable[[dict[str, Any]], str]:
-    def text(known: dict[str, Any]) -> str:
-        found = known["a_rolling_update_of_every_service_fails_no_request"][service]
-        took = found["rollout_seconds"]
-        return f"**{found['failed']} failed** of {found['requests']} requests, in {took:.0f} s"
-
-    return text
-
-
-def _mesh_rollouts(known: dict[str, Any]) -> str:
-    found = [known[f"mesh_rollout_{part}"] for part in ("product", "order", "payment", "edge")]
-    failed, requests = (sum(each[what] for each in found) for what in ("failed", "requests"))
-    return f"**{failed} failed** of {requests} requests"
-
-
-def _hpa(name: str) -> Callable[[dict[str, Any]], str]:
-    def text(known: dict[str, Any]) -> str:
-        found = known[name]
-        steps = " → ".join(str(count) for _, count in found["steps"])
-        return f"after {found['seconds_to_scale']:.0f} s; replicas {steps}"
-
-    return text
-
-
-_EVICTED = "eviction_of_every_pod_fails_no_request_and_loses_no_order"
-_ROWS: tuple[Row, ...] = (
-    (
-        "the cluster itself, from nothing to name server and metrics",
-        lambda known: f"{known['lab']['seconds']['all']:.0f} s",
-    ),
-    (
-        "`helm install` to all ready; to the first order",
-        lambda known: (
-            f"{known['install']['seconds_to_ready']:.0f} s; "
-            f"{known['install']['seconds_to_first_order']:.0f} s"
-        ),
-    ),
-    (
-        "memory of the shop with its observability",
-        lambda known: (
-            f"{known['footprint']['memory_mib']} MiB in {known['footprint']['pods']} pods"
-        ),
-    ),
-    ("rolling update of the product service under load", _rollout("product")),
-    ("… of the order service", _rollout("order")),
-    ("… of the payment service", _rollout("payment")),
-    (
-        "eviction of every pod of the services, one by one",
-        lambda known: (
-            f"**{known[_EVICTED]['failed']} failed** of {known[_EVICTED]['requests']} requests; "
-            f"{known[_EVICTED]['evicted']} evicted, 0 of {known[_EVICTED]['orders']} orders lost"
-        ),
-    ),
-    ("upgrade", _failed("an_upgrade_fails_no_request")),
-    (
-        "upgrade that fails, and is rolled back by Helm",
-        _failed("a_failed_upgrade_rolls_back_and_fails_no_request"),
-    ),
-    ("rollback to the first revision", _failed("a_rollback_fails_no_request")),
-    ("rolling update while another migration holds the lock", _failed("slow_migration")),
-    (
-        "a process that hangs, restarted by its liveness probe",
-        lambda known: f"0 of {known['hung']['orders']} orders lost",
-    ),
-    (
-        "a database that stands still",
-        lambda known: (
-            f"all {known['dead_database']['pods_out_and_back']} pods got no traffic, and did again "
-            "when it was back; none was restarted"
-        ),
-    ),
-    (
-        "a pod killed for its memory, seen and alerted",
-        lambda known: f"0 of {known['memory_kill']['orders']} orders lost",
-    ),
-    ("autoscaler by CPU", _hpa("hpa_cpu")),
-    ("autoscaler by memory", _hpa("hpa_memory")),
-    (
-        "pairs of pods and ports, tried each",
-        lambda known: (
-            f"{known['policies']['allowed']} connect as intended, "
-            f"{known['policies']['denied']} don't; without the enforcer "
-            f"all {known['policies']['connect_without_enforcer']} do"
-        ),
-    ),
-    (
-        "queries of the dashboards",
-        lambda known: (
-            f"{known['dashboards']['queries']} answered, "
-            f"{known['dashboards']['with_data']} with data"
-        ),
-    ),
-    (
-        "in the mesh: certificates renewed twice under load",
-        lambda known: (
-            f"{_failed('mesh_rotation')(known)}; all {known['mesh_rotation']['proxies']} proxies "
-            f"had them after {_seconds(known['mesh_rotation']['read_after_seconds'])}"
-        ),
-    ),
-    ("… rolling update of each service, and of the edge", _mesh_rollouts),
-    (
-        "… one of three product services that always answers 500",
-        _failed("mesh_ejection"),
-    ),
-    ("alert that paged by webhook", lambda known: ", ".join(known["page"]["alerts"])),
-)
 
 
 def render(known: dict[str, Any]) -> str:
     """The page; what wasn't measured has no row."""
-    lines = []
-    for what, figure in _ROWS:
-        try:
-            lines.append(f"| {what} | {figure(known)} |\n")
-        except KeyError:
-            continue
-    text = HEAD.format(machine=known.get("machine", {}).get("is", "this machine")) + "".join(lines)
+    text = HEAD.format(machine=cluster.machine(known))
+    text += f"\n{cluster.proofs(known).markdown()}\n"
     if "policies" in known:
         text += "\n## Who may connect to whom\n\n" + "".join(
             f"- {edge}\n" for edge in known["policies"]["edges"]

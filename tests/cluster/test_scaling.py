@@ -12,19 +12,22 @@ from tests.cluster.conftest import Figures
 from tests.cluster.lab.kubectl import eventually, is_ready
 from tests.cluster.shop import NAMESPACE, PORTS, SERVICES, Shop
 
-QUIET, BUSY = 2, 24
+QUIET = 2
+"""Orders a second."""
+VISITS = 250
+"""Looks at a page of goods a second: what costs the product service alone."""
 MINIMUM = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
 def calm(shop: Shop) -> Iterator[None]:
     """Metrics are there, and nothing is scaled up yet."""
-    shop.customers("rate", "0")
+    shop.customers("rate", str(QUIET))
     for name in SERVICES:
         wait_for_metrics(shop, name)
         wait_for_minimum(shop, name)
     yield
-    shop.customers("rate", str(QUIET))
+    shop.customers("browse", "1")
 
 
 def wait_for_minimum(shop: Shop, name: str) -> None:
@@ -70,12 +73,22 @@ class History:
         return sum(one != other for one, other in itertools.pairwise(signs))
 
 
+def pages(shop: Shop, since_s: float) -> list[str]:
+    """The SLOs whose alerts paged meanwhile."""
+    query = f'max_over_time(ALERTS{{severity="page",alertstate="firing"}}[{since_s:.0f}s])'
+    with shop.forward("service/prometheus", 9090) as port:
+        answer = httpx.get(
+            f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=30
+        )
+    return [found["metric"]["alertname"] for found in answer.json()["data"]["result"]]
+
+
 def test_load_scales_up_and_its_end_down_without_flapping(shop: Shop, figures: Figures) -> None:
     history = History(shop, "product")
     history.look()
     shop.customers("forget")
     before = shop.bought()
-    shop.customers("rate", str(BUSY))
+    shop.customers("browse", str(VISITS))
     eventually("product has more pods", lambda: history.look() > MINIMUM, seconds=180)
     reacted = history.steps[-1][0]
 
@@ -85,14 +98,15 @@ def test_load_scales_up_and_its_end_down_without_flapping(shop: Shop, figures: F
 
     eventually("they are ready", all_serve, seconds=180)
     served = round(time.monotonic() - history.began, 1)
-    shop.customers("rate", str(QUIET))
+    shop.customers("browse", "1")
     eventually("it is back at its minimum", lambda: history.look() == MINIMUM, seconds=300)
     after = shop.bought()
     assert history.turns() == 1, history.steps
     assert after["failed"] == before["failed"], after["failures"]
+    assert not pages(shop, since_s=time.monotonic() - history.began)
     figures.record(
         "hpa_cpu",
-        rate=BUSY,
+        reads_per_s=VISITS,
         seconds_to_scale=reacted,
         seconds_to_ready=served,
         steps=history.steps,
@@ -138,4 +152,14 @@ def test_metrics_of_pods_are_served(shop: Shop, figures: Figures) -> None:
         return known
 
     known = eventually("kubectl top knows every pod", of_every_pod)
-    figures.record("footprint", pods=len(known), memory_mib=sum(known.values()))
+    parts: dict[str, dict[str, int]] = {}
+    for pod in shop.kubectl.pods(NAMESPACE):
+        name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
+        part = parts.setdefault(name, {"pods": 0, "used_mib": 0, "limit_mib": 0})
+        part["pods"] += 1
+        part["used_mib"] += known[pod["metadata"]["name"]]
+        part["limit_mib"] += sum(
+            mebibytes(container["resources"]["limits"]["memory"])
+            for container in pod["spec"]["containers"]
+        )
+    figures.record("footprint", parts=parts)

@@ -7,16 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from prove import files, tools
+from prove.bench import cluster
 from prove.bench.causes import Causes
 from prove.bench.checkout import OVERLOAD, Checkout
 from prove.bench.durability import BEFORE, Durability
@@ -28,10 +27,12 @@ from prove.bench.mesh import MeshCost
 from prove.bench.reads import CONFIGURATIONS, RATE, USERS, Reads
 from prove.bench.rules import PAST_S, STEP_S, Rules
 from prove.bench.startup import Startup
+from prove.bench.tables import Table
 from prove.errors import UserError
 
 PAGE = Path("docs/benchmarks.md")
 EVIDENCE = Path("docs/evidence/bench.json")
+CLUSTER = EVIDENCE.with_name("cluster.json")
 NOTES = Path(__file__).with_name("notes.md")
 
 Result = TypeVar("Result", bound=BaseModel)
@@ -81,32 +82,6 @@ class Evidence(BaseModel):
             if figure.run.machine == latest.machine
         }
         return Evidence.model_validate({**kept, **mine}, from_attributes=True)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts; all columns but the first are aligned to the right."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-    def markdown(self) -> str:
-        """As GitHub renders it."""
-        rule = [":--", *("--:" for _ in self.header[1:])]
-        lines = [_row(self.header), _row(rule), *map(_row, self.rows)]
-        return f"{self.title}\n\n" + "\n".join(lines)
-
-    def show(self, console: Console) -> None:
-        """On a terminal."""
-        console.print(self.title, highlight=False)
-        table = RichTable(box=None, pad_edge=False)
-        for n, name in enumerate(self.header):
-            table.add_column(name, justify="right" if n else "left")
-        for row in self.rows:
-            table.add_row(*(cell.replace("**", "") for cell in row))
-        console.print(table)
-        console.print()
 
 
 _TITLES = {
@@ -197,7 +172,7 @@ def write(measured: Evidence) -> None:
     evidence = measured.merged(read(root / EVIDENCE))
     if not evidence.figures():
         raise UserError("nothing was measured yet; do it with `provectl bench`")
-    told = page(evidence, notes(NOTES.read_text(encoding="utf-8")))
+    told = page(evidence, notes(NOTES.read_text(encoding="utf-8")), _on_kubernetes(root / CLUSTER))
     files.write(root / EVIDENCE, evidence.model_dump_json(indent=1) + "\n")
     files.write(root / PAGE, told)
 
@@ -217,14 +192,25 @@ def read(path: Path) -> Evidence:
     return evidence
 
 
+def _on_kubernetes(path: Path) -> cluster.Figures:
+    """What the tests of the cluster measured, if anything."""
+    try:
+        found: cluster.Figures = json.loads(path.read_bytes())
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: restore it, or delete it ({error})") from error
+    return found
+
+
 def notes(text: str) -> dict[str, str]:
     """What is said by hand, by figure: the text under each `## figure`."""
     parts = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
     return {name: said.strip() for name, said in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def page(evidence: Evidence, said: Mapping[str, str]) -> str:
-    """docs/benchmarks.md."""
+def page(evidence: Evidence, said: Mapping[str, str], on_kubernetes: cluster.Figures) -> str:
+    """docs/benchmarks.md; `on_kubernetes`, what the tests of the cluster measured."""
     figures = evidence.figures()
     latest = max((figure.run for figure in figures.values()), key=_taken_at)
     parts = [_head(latest)]
@@ -243,7 +229,19 @@ def page(evidence: Evidence, said: Mapping[str, str]) -> str:
         parts += [table.markdown() for table in tables]
         if words := said.get(name):
             parts.append(f"**What is in the way.** {words}")
+    parts += ["## The shop on Kubernetes", *_told_of_the_cluster(on_kubernetes)]
     return "\n\n".join(parts) + "\n"
+
+
+def _told_of_the_cluster(known: cluster.Figures) -> list[str]:
+    if not known:
+        return ["Not measured yet: `make test-cluster` does it."]
+    method = (
+        f"`make test-cluster`: {cluster.machine(known)}.\nA request fails when its answer isn't a "
+        "success within 12 s, and nothing is asked for twice.\nWhat else these tests prove: "
+        "[evidence/cluster.md](evidence/cluster.md)."
+    )
+    return [method, *(table.markdown() for table in cluster.costs(known))]
 
 
 def _head(run: Run) -> str:
@@ -545,10 +543,6 @@ def _busy(run: Run) -> str:
         f"Other processes took {run.busy_percent:.0f}% of this machine just before (more than "
         f"{BUSY_PERCENT:g}%): measure again when it is idle."
     )
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _taken_at(run: Run) -> float:

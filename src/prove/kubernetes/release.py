@@ -146,7 +146,7 @@ def publish(context: Context, registry: str, told: Callable[[str], None]) -> str
         )
     root = repository_root()
     for image in images.IMAGES.values():
-        if not image.dockerfile:
+        if not image.dockerfile or not image.values:
             continue
         reference = image.reference(registry)
         told(f"building {reference}")

@@ -1,5 +1,5 @@
-// Command buyer is a crowd of customers in a pod: it orders at a constant rate, whatever becomes of
-// the orders before, and counts. It speaks HTTP on :8080; called with arguments it asks that server.
+// Command buyer is a crowd of customers in a pod: it orders, and looks at goods, at constant rates,
+// whatever becomes of the requests before, and counts. It speaks HTTP on :8080; called with arguments it asks that server.
 //
 //	buyer            buy until SIGTERM; ORDERS, PRODUCTS (base URLs) and RATE (orders a second) say where
 //	                 and how fast
@@ -7,6 +7,7 @@
 //	buyer orders     the ids of all confirmed orders, one a line
 //	buyer forget     begin anew with the quantiles of latency
 //	buyer rate N     N orders a second from now on; 0 rests
+//	buyer browse N   N looks at a page of goods a second; 0 rests
 package main
 
 import (
@@ -58,7 +59,8 @@ type Failure struct {
 type crowd struct {
 	client           http.Client
 	orders, products string
-	perSecond        atomic.Int64
+	ordering         atomic.Int64 // a second
+	browsing         atomic.Int64
 
 	lock      sync.Mutex
 	stats     Stats
@@ -86,7 +88,8 @@ func main() {
 	if err != nil {
 		log.Fatalf("buyer: RATE: %v", err)
 	}
-	c.perSecond.Store(rate)
+	c.ordering.Store(rate)
+	c.browsing.Store(1)
 	go c.serve()
 	c.run(ctx)
 }
@@ -98,9 +101,15 @@ func (c *crowd) run(ctx context.Context) {
 			time.Sleep(time.Second)
 		}
 	}
+	go keepPace(ctx, &c.browsing, c.browse)
+	keepPace(ctx, &c.ordering, c.order)
+}
+
+// keepPace does it so many times a second, whatever becomes of the times before.
+func keepPace(ctx context.Context, perSecond *atomic.Int64, do func()) {
 	due := time.Now()
-	for n := 0; ctx.Err() == nil; n++ {
-		rate := c.perSecond.Load()
+	for ctx.Err() == nil {
+		rate := perSecond.Load()
 		if rate <= 0 {
 			time.Sleep(100 * time.Millisecond)
 			due = time.Now()
@@ -108,10 +117,7 @@ func (c *crowd) run(ctx context.Context) {
 		}
 		due = due.Add(time.Second / time.Duration(rate))
 		time.Sleep(time.Until(due))
-		go c.order()
-		if n%4 == 0 {
-			go c.browse()
-		}
+		go do()
 	}
 }
 
@@ -234,21 +240,23 @@ func (c *crowd) serve() {
 		defer c.lock.Unlock()
 		_, _ = fmt.Fprintln(w, strings.Join(c.confirmed, "\n"))
 	})
-	http.HandleFunc("POST /rate/{rate}", func(w http.ResponseWriter, r *http.Request) {
-		rate, err := strconv.ParseInt(r.PathValue("rate"), 10, 64)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		c.perSecond.Store(rate)
-	})
+	for what, perSecond := range map[string]*atomic.Int64{"rate": &c.ordering, "browse": &c.browsing} {
+		http.HandleFunc("POST /"+what+"/{n}", func(w http.ResponseWriter, r *http.Request) {
+			n, err := strconv.ParseInt(r.PathValue("n"), 10, 64)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			perSecond.Store(n)
+		})
+	}
 	log.Fatal(http.ListenAndServe(":8080", nil))
 }
 
 // ask is a client of this pod's own server.
 func ask(words []string) {
 	method := http.MethodGet
-	if words[0] == "rate" || words[0] == "forget" {
+	if slices.Contains([]string{"rate", "browse", "forget"}, words[0]) {
 		method = http.MethodPost
 	}
 	request, err := http.NewRequest(method, "http://127.0.0.1:8080/"+strings.Join(words, "/"), nil)
