@@ -309,15 +309,21 @@ def test_certificates_rotate_under_orders_and_none_fails(mesh: Mesh, figures: Fi
             before = mesh.connections()
             assert len(before) >= 4, before
             # Connections live for five minutes; with more orders at once there are new ones sooner.
-            mesh.shop.customers("rate", "10")
+            crowd(mesh.shop, 10)
 
             def made(before: dict[str, int] = before) -> bool:
                 return all(count > before[edge] for edge, count in mesh.connections().items())
 
             eventually("connections are made with them", made, seconds=360)
-            mesh.shop.customers("rate", "2")
+            crowd(mesh.shop, 2)
     measured["orders"] = mesh.shop.assert_no_order_lost()
     figures.record("mesh_rotation", **measured)
+
+
+def crowd(shop: Shop, per_second: int) -> None:
+    """So many orders a second, and as many who only look at goods."""
+    for what in ("rate", "browse"):
+        shop.customers(what, str(per_second))
 
 
 @pytest.mark.parametrize("part", PROXIES)
@@ -340,7 +346,7 @@ def pods(shop: Shop, selector: str) -> list[dict[str, Any]]:
 
 def test_one_of_three_that_always_fails_is_left_alone(mesh: Mesh, figures: Figures) -> None:
     shop = mesh.shop
-    shop.customers("rate", "0")
+    crowd(shop, 0)
     shop.kubectl("scale", "-n", NAMESPACE, "deployment/product", "--replicas=3")
     try:
         shop.kubectl.rolled_out(NAMESPACE, "deployment/product")
@@ -375,7 +381,7 @@ def test_one_of_three_that_always_fails_is_left_alone(mesh: Mesh, figures: Figur
         assert int(ejections.rpartition(": ")[2]) >= 1
     finally:
         shop.kubectl("scale", "-n", NAMESPACE, "deployment/product", "--replicas=1")
-        shop.customers("rate", "2")
+        crowd(shop, 2)
 
 
 def asked(port: int, path: str, count: int, workers: int = 2) -> list[int]:
