@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from tests.cluster.lab import Cluster, Kubectl, shopimages
 from tests.cluster.lab.host import why_not, why_not_cilium
 from tests.cluster.lab.kubectl import RefusedError
 from tests.cluster.lab.shopimages import REGISTRY
-from tests.cluster.shop import CLIENTS, NAMESPACE, HelmError, Shop, lab_values
+from tests.cluster.shop import NAMESPACE, HelmError, Shop, lab_values
 
 FIGURES = "PROVE_CLUSTER_FIGURES"
 
@@ -53,6 +53,22 @@ class Ground:
 
     kubectl: Kubectl
     lab: Cluster | None
+    _loaded: dict[str, Path] = field(default_factory=dict)
+
+    def load(self, *names: str) -> dict[str, Path]:
+        """Bring images into the lab, where they aren't yet; answers their archives, by name.
+
+        Another cluster pulls its own: none.
+        """
+        if self.lab is None:
+            return {}
+        missing = [name for name in names if name not in self._loaded]
+        with ConsoleProgress() as progress:
+            made = shopimages.archives(missing, progress)
+        for name, archive in zip(missing, made, strict=True):
+            self.lab.load(archive)
+            self._loaded[name] = archive
+        return {name: self._loaded[name] for name in names}
 
     def needs_lab(self, why: str) -> Cluster:
         """The lab, or a skipped test."""
@@ -98,13 +114,10 @@ def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> 
     """The shop, installed from nothing and ready, with goods in it and customers at rest."""
     if ground.lab:
         ground.lab.provide_volumes()
-        with ConsoleProgress() as progress:
-            wanted = [name for name, image in images.IMAGES.items() if image.values]
-            archives = shopimages.archives(wanted, progress)
-            for archive in archives:
-                ground.lab.load(archive)
-        sizes = zip(wanted, archives, strict=True)
-        figures.record("images", mb={name: round(a.stat().st_size / 1e6) for name, a in sizes})
+    archives = ground.load(*(name for name, image in images.IMAGES.items() if image.values))
+    if archives:
+        sizes = {name: round(path.stat().st_size / 1e6) for name, path in archives.items()}
+        figures.record("images", mb=sizes)
     registry = request.config.getoption("--registry")
     shop = Shop(ground.kubectl, ensure("helm")["helm"], lab_values(registry))
     shop.make_namespaces()
@@ -124,8 +137,7 @@ def shop(ground: Ground, request: pytest.FixtureRequest, figures: "Figures") -> 
         )
         yield shop
     finally:
-        for name in (NAMESPACE, CLIENTS):
-            ground.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=180s")
+        shop.remove_namespaces()
 
 
 class Figures:

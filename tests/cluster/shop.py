@@ -17,6 +17,7 @@ import httpx
 import yaml
 
 from prove import images
+from prove.mesh import kubernetes
 from prove.tools import repository_root
 from prove.verify import audit
 from prove.verify.books import Books, Sources, read
@@ -47,12 +48,16 @@ class Shop:
     kubectl: Kubectl
     helm_binary: Path
     values: dict[str, Any]
+    namespace: str = NAMESPACE
+    clients: str = CLIENTS
+    meshed: bool = False
+    """Whether Envoys are before the services, and an edge before all."""
 
     def helm(self, *arguments: str, stdin: str = "", timeout: float = 900) -> str:
         """Helm in the shop's namespace; raises HelmError."""
         config = self.kubectl.kubeconfig
         done = subprocess.run(
-            [str(self.helm_binary), "-n", NAMESPACE, *arguments]
+            [str(self.helm_binary), "-n", self.namespace, *arguments]
             + (["--kubeconfig", str(config)] if config else []),
             input=stdin,
             capture_output=True,
@@ -76,12 +81,24 @@ class Shop:
 
     def make_namespaces(self) -> None:
         """Both namespaces, as a careful operator makes them: restricted pods only."""
-        for name in (NAMESPACE, CLIENTS):
+        for name in (self.namespace, self.clients):
             self.kubectl.make_namespace(toys.namespace(name))
+
+    def remove_namespaces(self) -> None:
+        """Both, with all that is in them."""
+        for name in (self.namespace, self.clients):
+            self.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=180s")
+
+    def behind(self, service: str) -> tuple[str, int]:
+        """Where `forward` finds a service itself, past its proxy if it has one."""
+        port = PORTS[service]
+        if self.meshed:
+            return f"deployment/{service}", kubernetes.BEHIND + port
+        return f"service/{service}", port
 
     def secret(self, key: str) -> str:
         """A password or token of the release."""
-        data = self.kubectl.get("secret", "prove", NAMESPACE)["data"]
+        data = self.kubectl.get("secret", "prove", self.namespace)["data"]
         return base64.b64decode(data[key]).decode()
 
     def stock(self) -> None:
@@ -99,7 +116,7 @@ class Shop:
             for number in range(GOODS)
         ]
         token = self.secret("admin-token")
-        with self.forward("service/product", PORTS["product"]) as port:
+        with self.forward(*self.behind("product")) as port:
             httpx.post(
                 f"http://127.0.0.1:{port}/api/v1/products/import",
                 json={"items": lines},
@@ -109,15 +126,18 @@ class Shop:
 
     def start_customers(self, rate: int) -> None:
         """The pod that buys, `rate` orders a second."""
-        where = f"{NAMESPACE}.svc.cluster.local"
+        where = f"{self.namespace}.svc.cluster.local"
+        edge = f"http://edge.{where}:{kubernetes.EDGE_PORT}"
         environment = {
-            "ORDERS": f"http://order.{where}:{PORTS['order']}",
-            "PRODUCTS": f"http://product.{where}:{PORTS['product']}",
+            "ORDERS": edge if self.meshed else f"http://order.{where}:{PORTS['order']}",
+            "PRODUCTS": edge if self.meshed else f"http://product.{where}:{PORTS['product']}",
             "RATE": str(rate),
         }
         env = [{"name": name, "value": value} for name, value in environment.items()]
-        self.kubectl.apply(toys.pod("buyer", image=BUYER, env=env), namespace=CLIENTS)
-        self.kubectl("wait", "-n", CLIENTS, "--for=condition=Ready", "pod/buyer", "--timeout=60s")
+        self.kubectl.apply(toys.pod("buyer", image=BUYER, env=env), namespace=self.clients)
+        self.kubectl(
+            "wait", "-n", self.clients, "--for=condition=Ready", "pod/buyer", "--timeout=60s"
+        )
 
         def is_buying() -> bool:
             return bool(self.bought()["requests"])
@@ -126,7 +146,7 @@ class Shop:
 
     def customers(self, *words: str) -> str:
         """What the customers' pod says to `buyer WORDS…`."""
-        return self.kubectl.exec(CLIENTS, "buyer", "/buyer", *words)
+        return self.kubectl.exec(self.clients, "buyer", "/buyer", *words)
 
     def bought(self) -> Any:
         """What the customers have asked for so far, and what came of it."""
@@ -156,7 +176,7 @@ class Shop:
     def forward(self, target: str, port: int) -> Iterator[int]:
         """A local port to a pod of `target`, as in `service/order`."""
         process = subprocess.Popen(
-            [*self.kubectl.command, "-n", NAMESPACE, "port-forward", target, f":{port}"],
+            [*self.kubectl.command, "-n", self.namespace, "port-forward", target, f":{port}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -210,7 +230,7 @@ class Shop:
 
     def ready_pods(self, name: str) -> list[Object]:
         """Pods of one part that aren't on their way out."""
-        return self.kubectl.pods(NAMESPACE, f"app.kubernetes.io/name={name}")
+        return self.kubectl.pods(self.namespace, f"app.kubernetes.io/name={name}")
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +246,6 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def lab_values(registry: str) -> dict[str, Any]:
     """What differs here from values-kind.yaml: our images, two of each service, quick alerts."""
     two = {"autoscaling": {"min": 2, "max": 4, "scaleDownAfterSeconds": 15}}
-    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": CLIENTS}}}]
     return merged(
         images.chart_values(registry),
         {
@@ -237,9 +256,14 @@ def lab_values(registry: str) -> dict[str, Any]:
             "podSecurity": {"require": True},
             "alertmanager": {"webhookUrl": f"http://{INBOX}.{CLIENTS}.svc.cluster.local/inbox"},
             # Of the toy that is the inbox; with a policy it is the pod's port that counts.
-            "networkPolicy": {"clients": peers, "alertPorts": [8080]},
+            "networkPolicy": {"clients": peers(CLIENTS), "alertPorts": [8080]},
         },
     )
+
+
+def peers(namespace: str) -> list[Any]:
+    """All pods of a namespace, as a network policy names them."""
+    return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
 
 
 def _write_ledger(path: Path, url: str) -> None:

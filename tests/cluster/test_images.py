@@ -6,8 +6,8 @@ from prove import images
 from prove.tools import repository_root
 from tests.cluster import toys
 from tests.cluster.conftest import Figures, Ground
-from tests.cluster.lab import shopimages
 from tests.cluster.lab.kubectl import Kubectl, eventually
+from tests.cluster.lab.shopimages import REGISTRY
 
 NAMESPACE = "prove-image"
 SPEC = repository_root() / "observability" / "slos" / "checkout.yaml"
@@ -16,14 +16,13 @@ SPEC = repository_root() / "observability" / "slos" / "checkout.yaml"
 def test_provectl_runs_without_root_or_a_disk_to_write_on(
     ground: Ground, kubectl: Kubectl, figures: Figures
 ) -> None:
-    lab = ground.needs_lab("provectl's image is brought in by hand")
-    (archive,) = shopimages.archives(["provectl"])
-    lab.load(archive)
+    ground.needs_lab("provectl's image is brought in by hand")
+    archive = ground.load("provectl")["provectl"]
     image = images.IMAGES["provectl"]
     pod = toys.pod(
         "provectl",
         *("slo", "explain", f"/slos/{SPEC.name}", "--json"),
-        image=image.reference(shopimages.REGISTRY),
+        image=image.reference(REGISTRY),
         volumeMounts=[{"name": "slos", "mountPath": "/slos"}],
     )
     pod["spec"] |= {

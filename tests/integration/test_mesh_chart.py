@@ -88,6 +88,16 @@ def test_a_service_is_behind_its_proxy(service: str) -> None:
     assert one("Service", f"{service}-pods")["spec"]["clusterIP"] == "None"
 
 
+def test_a_pod_serves_on_until_proxies_know_that_it_goes() -> None:
+    """They hear of it by DNS: half a minute with kubeadm's CoreDNS, and 5 s until they ask anew."""
+    spec = one("Deployment", "order")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause >= 30 + 5
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    assert spec["terminationGracePeriodSeconds"] >= pause + int(env["SHUTDOWN_GRACE_S"])
+
+
 def test_who_has_no_proxy_asks_by_the_edge() -> None:
     for kind, name in (("Deployment", "canary"), ("Pod", "test-order")):
         found = one(kind, name)["spec"]

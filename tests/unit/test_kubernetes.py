@@ -1,10 +1,15 @@
 """The parts of `provectl up --on` that need no cluster; tests/cluster/test_up.py has the others."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from prove import images
-from prove.kubernetes.context import mebibytes
+from prove.kubernetes import forwards
+from prove.kubernetes.context import Context, mebibytes
 from prove.kubernetes.release import own_images
+from prove.stack.settings import on_free_ports
 
 
 @pytest.mark.parametrize(
@@ -36,3 +41,21 @@ def test_only_our_images_come_from_the_registry() -> None:
     assert set(values) == ours
     assert "prometheus" not in values
     assert values["order"]["image"]["registry"] == "registry.example.com/shop"
+
+
+def test_services_in_the_mesh_are_forwarded_past_their_proxies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["order", "payment", "order-pods", "edge"]
+
+    def get(*_: Any) -> Any:
+        return {"items": [{"metadata": {"name": name}} for name in names]}
+
+    context = Context("here", "prove", Path("kubectl"), Path("helm"))
+    monkeypatch.setattr(Context, "get", get)
+    settings = on_free_ports(tmp_path)
+    found = {spec.name: spec.argv[-2:] for spec in forwards.specs(settings, context)}
+    assert found == {
+        "order": ("deployment/order", f"{settings.order_port}:18002"),
+        "payment": ("service/payment", f"{settings.payment_port}:8003"),
+    }

@@ -50,7 +50,8 @@
 {{- $root := .root -}}{{- $id := list .root .name -}}
 {{- $values := index .root.Values .name -}}
 {{- $env := include "prove.shop.env" (merge (dict "values" $values) .) -}}
-{{- $command := printf "%s-service" .name -}}
+{{- $pause := $root.Values.shutdown.preStopSeconds -}}
+{{- if include "prove.mesh.on" $root }}{{ $pause = $root.Values.mesh.envoy.preStopSeconds }}{{ end -}}
 {{ include "prove.account" $id }}
 ---
 {{ include "prove.service" (list $root .name (dict "http" .port)) }}
@@ -86,7 +87,7 @@ spec:
       # The preStop pause, the grace period of the process, and time to be reaped. The longest request
       # is a payment that waits for its outcome: it ends by itself 5 s before the grace period does.
       # A checkout ends after CHECKOUT_TIMEOUT_S, 10 s.
-      terminationGracePeriodSeconds: {{ add $root.Values.shutdown.preStopSeconds $root.Values.shutdown.graceSeconds 5 }}
+      terminationGracePeriodSeconds: {{ add $pause $root.Values.shutdown.graceSeconds 5 }}
       topologySpreadConstraints:
         {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
         - maxSkew: 1
@@ -167,5 +168,5 @@ spec:
           lifecycle:
             # Until every node has heard that this pod gets no more requests; it serves on meanwhile.
             # By the kubelet, not by `sleep`: the image has none.
-            preStop: { sleep: { seconds: {{ $root.Values.shutdown.preStopSeconds }} } }
+            preStop: { sleep: { seconds: {{ $pause }} } }
 {{- end }}

@@ -93,6 +93,16 @@ def _rollout(service: str) -> Callable[[Figures], str]:
     return text
 
 
+def _mesh_rollouts(known: Figures) -> str:
+    found = [known[f"mesh_rollout_{part}"] for part in ("product", "order", "payment", "edge")]
+    failed, requests = (sum(each[what] for each in found) for what in ("failed", "requests"))
+    return f"**{failed} failed** of {requests} requests"
+
+
+def _seconds(found: list[int]) -> str:
+    return " and ".join(f"{each} s" for each in found)
+
+
 def _hpa(name: str) -> Callable[[Figures], str]:
     def text(known: Figures) -> str:
         found = known[name]
@@ -166,5 +176,14 @@ _PROOFS: tuple[Row, ...] = (
             f"{known['dashboards']['with_data']} with data"
         ),
     ),
+    (
+        "in the mesh: certificates renewed twice under load",
+        lambda known: (
+            f"{_failed('mesh_rotation')(known)}; all {known['mesh_rotation']['proxies']} proxies "
+            f"had them after {_seconds(known['mesh_rotation']['read_after_seconds'])}"
+        ),
+    ),
+    ("… rolling update of each service, and of the edge", _mesh_rollouts),
+    ("… one of three product services that always answers 500", _failed("mesh_ejection")),
     ("alert that paged by webhook", lambda known: ", ".join(known["page"]["alerts"])),
 )

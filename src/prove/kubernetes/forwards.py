@@ -5,6 +5,7 @@ import json
 import os
 
 from prove.kubernetes.context import Context
+from prove.mesh.kubernetes import BEHIND
 from prove.stack.settings import StackSettings
 from prove.stack.spec import Group, ProcessSpec
 
@@ -21,7 +22,10 @@ _TARGETS: tuple[tuple[str, str, int, str, Group], ...] = (
 
 
 def specs(settings: StackSettings, context: Context) -> list[ProcessSpec]:
-    """A process for each Service that is there, on the port where a laptop's stack has it."""
+    """A process for each Service that is there, on the port where a laptop's stack has it.
+
+    In the mesh it leads past the proxy of a service, which would ask for a certificate.
+    """
     there = {
         item["metadata"]["name"]
         for item in context.get("services", "-n", context.namespace)["items"]
@@ -32,7 +36,7 @@ def specs(settings: StackSettings, context: Context) -> list[ProcessSpec]:
             argv=(
                 *(str(context.kubectl_binary), "--context", context.name),
                 *("-n", context.namespace, "port-forward", "--address", "127.0.0.1"),
-                *(target, f"{settings.ports[name]}:{port}"),
+                *_ways_in(name, target, settings.ports[name], port, meshed=f"{name}-pods" in there),
             ),
             ready_url=settings.url(settings.ports[name]) + path,
             ports=(settings.ports[name],),
@@ -43,6 +47,13 @@ def specs(settings: StackSettings, context: Context) -> list[ProcessSpec]:
         for name, target, port, path, group in _TARGETS
         if name in there
     ]
+
+
+def _ways_in(name: str, target: str, here: int, port: int, *, meshed: bool) -> tuple[str, str]:
+    """What `kubectl port-forward` is told."""
+    if meshed:
+        return f"deployment/{name}", f"{here}:{BEHIND + port}"
+    return target, f"{here}:{port}"
 
 
 def keep_token(settings: StackSettings, context: Context, secret: str = "prove") -> None:  # noqa: S107

