@@ -1,8 +1,8 @@
 """Cilium's agent as a process of the node: what enforces NetworkPolicy. No operator, no Envoy."""
 
 import json
-import socket
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
