@@ -14,7 +14,7 @@ from tests.cluster.shop import NAMESPACE, PORTS, SERVICES, Shop
 
 QUIET = 2
 """Orders a second."""
-VISITS = 250
+VISITS = 120
 """Looks at a page of goods a second: what costs the product service alone."""
 MINIMUM = 2
 
@@ -75,7 +75,7 @@ class History:
 
 def pages(shop: Shop, since_s: float) -> list[str]:
     """The SLOs whose alerts paged meanwhile."""
-    query = f'max_over_time(ALERTS{{severity="page",alertstate="firing"}}[{since_s:.0f}s])'
+    query = f'max_over_time(ALERTS{{sloth_severity="page",alertstate="firing"}}[{since_s:.0f}s])'
     with shop.forward("service/prometheus", 9090) as port:
         answer = httpx.get(
             f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=30
