@@ -82,6 +82,11 @@ def test_no_line_is_wider_than_a_terminal() -> None:
     assert not [line for line in told if line != line.rstrip()]
 
 
+def test_a_healthy_time_of_days_is_told_in_hours() -> None:
+    assert text.length(941) == "941 s"
+    assert text.length(176_400) == "49 h"
+
+
 def test_json_says_all_and_whether_it_abstains() -> None:
     told = json.loads(json.dumps(text.document(causes.analysis()), allow_nan=False))
     assert told["abstained"] is False

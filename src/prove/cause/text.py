@@ -20,6 +20,8 @@ SHOWN, SHOWN_EVIDENCE, SHOWN_TRACES = 5, 4, 2
 NEGLIGIBLE = 0.01
 """Of the first's score: who has less is not shown to people."""
 ARROW = " -> "
+LONG_S = 2 * 3600
+"""From here on hours say more than seconds."""
 
 
 CONFIDENCE = (
@@ -81,7 +83,7 @@ def _about(analysis: Analysis) -> list[str]:
         rows.append(f"felt in    {analysis.symptom}")
     against = ", without a healthy time to compare with"
     if analysis.baseline is not None:
-        against = f", against {analysis.baseline.seconds:,.0f} s of health"
+        against = f", against {length(analysis.baseline.seconds)} of health"
     rows.append(f"incident   {span(analysis.window)}{against}")
     rows.append(f"over?      {analysis.ending.sentence}")
     if analysis.causes and not analysis.abstained and len(analysis.causes[0].path) > 1:
@@ -115,7 +117,12 @@ def span(window: Window) -> str:
         datetime.fromtimestamp(each, UTC) for each in (window.start_unix_s, window.end_unix_s)
     )
     until = f"{end:%H:%M:%S}" if end.date() == begin.date() else f"{end:%Y-%m-%d %H:%M:%S}"
-    return f"{begin:%Y-%m-%d %H:%M:%S} to {until} UTC ({window.seconds:,.0f} s)"
+    return f"{begin:%Y-%m-%d %H:%M:%S} to {until} UTC ({length(window.seconds)})"
+
+
+def length(seconds: float) -> str:
+    """`70 s`, `49 h`."""
+    return f"{seconds:,.0f} s" if seconds < LONG_S else f"{seconds / 3600:,.0f} h"
 
 
 def _wrapped(first: str, text: str, indent: str | None = None) -> list[str]:
