@@ -6,7 +6,7 @@ from typing import Any
 
 from prove.cause import foreign
 from prove.rca.bundle import Alert, Bundle, Window
-from prove.rca.model import Abstention, Analysis, Call, Cause, Evidence
+from prove.rca.model import Abstention, Analysis, Call, Cause, Ending, Evidence
 
 BEGIN_S = 1_796_000_000.0
 HEALTHY = Window(BEGIN_S - 60, BEGIN_S - 2)
@@ -26,7 +26,9 @@ def analysis(**changes: Any) -> Analysis:
         "share of spans",
         1.4,
         (HURT, "00000000000000000000000000000f01", "00000000000000000000000000000f02"),
-        "SELECT * FROM spans WHERE name = 'POST /api/v1/payments' LIMIT 10",
+        "SELECT part, count(*) AS n, avg(failed::INT) AS failed FROM rca_spans WHERE name ="
+        " 'POST /api/v1/payments' GROUP BY part ORDER BY part",
+        "payment-service",
     )
     busier = Evidence(
         "metrics",
@@ -37,6 +39,8 @@ def analysis(**changes: Any) -> Analysis:
         60.0,
         "",
         0.3,
+        service="payment-service",
+        instance="payment-1",
     )
     given: dict[str, Any] = {
         "incident": "prove-20261129T201500",
@@ -67,6 +71,7 @@ def analysis(**changes: Any) -> Analysis:
         "blame": {"payment-service": 0.9, "order-service": 0.1},
         "notes": ("There are no logs.",),
         "seconds": 0.12,
+        "ending": Ending("goes on", "It is not over when the window ends: 50% of requests fail."),
     }
     return Analysis(**{**given, **changes})
 

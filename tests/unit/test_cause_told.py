@@ -3,14 +3,20 @@
 import base64
 import json
 import re
+import subprocess
+from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import polars as pl
 import pytest
 
-from prove.cause import advice, drawings, examples, page, text
-from prove.rca.model import Abstention, Cause, Evidence
+from prove.cause import advice, asked, drawings, examples, page, text
+from prove.rca.bundle import BASELINE, INCIDENT
+from prove.rca.model import Abstention, Cause, Ending, Evidence
+from prove.tracetree import Span
 from tests.support import causes
 
 GOLDEN = Path(__file__).with_name("test_cause_told.txt")
@@ -70,9 +76,15 @@ def test_no_line_is_wider_than_a_terminal() -> None:
         Cause(f"{'service' * 8}-{at}", "i" * 40, "network", 9.0, 0.1, (long,) * 6, ("a" * 30,) * 9)
         for at in range(9)
     )
-    told = text.lines(causes.analysis(causes=many, notes=("note " * 60,)))
+    of = causes.analysis(causes=many, notes=("note " * 60,))
+    told = text.lines(of, asked.Kept("some/bundle"))
     assert max(map(len, told)) <= text.WIDTH
     assert not [line for line in told if line != line.rstrip()]
+
+
+def test_a_healthy_time_of_days_is_told_in_hours() -> None:
+    assert text.length(941) == "941 s"
+    assert text.length(176_400) == "49 h"
 
 
 def test_json_says_all_and_whether_it_abstains() -> None:
@@ -89,10 +101,79 @@ def test_json_says_all_and_whether_it_abstains() -> None:
 @pytest.mark.parametrize("kind", sorted(advice.MEANING))
 def test_every_kind_has_something_to_do_next(kind: str) -> None:
     first = Cause("checkout", None, kind, 1.0, 0.9)  # type: ignore[arg-type]
-    steps = advice.of(first)
-    assert len(steps) == 3
-    assert any("checkout" in step for step in steps)
-    assert "{" not in "".join(steps)
+    told = [step.plain for step in advice.of(first, causes.analysis())]
+    assert [each.partition(":")[0] for each in told] == [
+        "Confirm",
+        "Mitigate, for it goes on",
+        "Ask",
+    ]
+    assert any("checkout" in each for each in told)
+    assert "{" not in "".join(told)
+
+
+def test_steps_follow_from_the_evidence_and_say_what_to_run() -> None:
+    of = causes.analysis()
+    steps = advice.steps(of, asked.Kept("some/bundle"))
+    confirm, beside, mitigate, _ = steps
+    assert "the failed `POST /api/v1/payments` of payment-service (52% now, 0% before)" in (
+        confirm.text
+    )
+    assert "It isn't payment-service if one below failed" in confirm.text
+    assert confirm.commands[0].endswith(f"trace {causes.HURT} --in some/bundle`".strip("`"))
+    assert "`threads` of payment-1: 60 now, 12 before" in beside.text
+    assert "rca_metrics" not in "".join(beside.commands)  # that one has no query
+    assert "docs/runbooks/CheckoutErrors.md" in mitigate.text
+    assert Path("docs/runbooks/CheckoutErrors.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("state", "begins"),
+    [
+        ("goes on", "Mitigate, for it goes on: "),
+        ("over", "It is over: mitigate if it comes back: "),
+        ("not known", "See whether it goes on; if so, mitigate: "),
+    ],
+)
+def test_whether_it_is_over_is_told_and_decides_what_to_do(state: str, begins: str) -> None:
+    of = causes.analysis(ending=Ending(state, "So it ends."))  # type: ignore[arg-type]
+    assert [step for step in advice.steps(of) if step.text.startswith(begins)]
+    assert "over?      So it ends." in text.lines(of)
+    assert "So it ends." in " ".join(read(page.html(of, causes.bundle())).words)
+
+
+def test_who_sends_no_telemetry_is_told_by_whom_it_is_seen() -> None:
+    item = Evidence(
+        *("errors", "they fail.", "POST /v1/charges", 0.06, 1.0, "share of spans", 2.0, ("t",)),
+        service="payment-service",
+        asks="acquirer",
+    )
+    dark = Cause("acquirer", None, "network", 1.0, 0.8, (item,), seen_by=("payment-service",))
+    of = causes.analysis(causes=(dark,))
+    seen = "acquirer, which sends no telemetry; seen through payment-service's calls to it"
+    assert advice.headline(of).startswith(f"{seen}: calls to it fail; ")
+    assert seen in " ".join(read(page.html(of, causes.bundle())).words)
+    told = " ".join(step.plain for step in advice.steps(of))
+    assert "tell whoever runs acquirer" in told
+    assert "It is payment-service if its calls to others do so, too." in told
+
+
+def _words(command: str) -> list[str]:
+    """What a shell makes of it; white space within a word doesn't count."""
+    count = f"show() {{ for each; do echo $each; done; }}\nshow {command}"
+    done = subprocess.run(["bash", "-fc", count], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_command_on_several_lines_is_the_same_command() -> None:
+    many = " AND ".join(["y = 1"] * 30)
+    sql = f"SELECT a, \\\"b\\\" FROM t WHERE x = 'it''s' AND {many}"  # noqa: S608
+    blanks = "a b " * 60
+    for command in (f'provectl query x "{sql}"', f"curl -sG http://x 'query={blanks}' --end"):
+        lines = text._command("    $ ", command)
+        assert len(lines) > 1
+        assert max(map(len, lines)) <= text.WIDTH
+        pasted = "\n".join(lines).replace("    $ ", "", 1)
+        assert _words(pasted) == _words(command)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +190,7 @@ def test_who_abstains_says_why_and_what_to_look_at(reason: str) -> None:
 
 
 def test_the_page_is_whole_and_needs_nothing_else() -> None:
-    found = read(page.html(causes.analysis(), causes.bundle(), "provectl incident query x"))
+    found = read(page.html(causes.analysis(), causes.bundle(), asked.Kept("some/bundle")))
     assert not found.wrong
     assert not found.open
     assert len(found.ids) == len(set(found.ids))
@@ -123,10 +204,11 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     for needed in (
         "payment-service (instance payment-1): it fails (errors), confidence 93%",
         "What to do next",
-        "SELECT * FROM spans WHERE name = 'POST /api/v1/payments' LIMIT 10",
-        causes.HURT,
+        "FROM rca_spans WHERE name = 'POST /api/v1/payments' GROUP BY part",
+        "incident query some/bundle",
+        f"trace {causes.HURT} --in some/bundle",
+        "as learnt from 80 labelled incidents",
         "There are no logs.",
-        "provectl incident query x",
     ):
         assert needed in told
 
@@ -137,11 +219,11 @@ def test_what_comes_from_telemetry_is_escaped() -> None:
     of = causes.analysis(
         incident=evil, causes=(Cause(evil, evil, "errors", 1.0, 0.9, (item,), (evil, evil)),)
     )
-    assert "<script" not in page.html(of, causes.bundle())
+    assert "<script" not in page.html(of, causes.bundle(), asked.Kept(evil))
 
 
 def test_the_same_analysis_gives_the_same_page() -> None:
-    one, other = (page.html(causes.analysis(), causes.bundle()) for _ in range(2))
+    one, other = (page.html(causes.analysis(seconds=at), causes.bundle()) for at in (0.1, 0.2))
     assert one == other
 
 
@@ -170,6 +252,31 @@ def test_the_example_is_of_the_evidence_and_its_twin_is_healthy() -> None:
     assert max(span.end_us for span in found.healthy) < causes.BEGIN_S * 1e6
 
 
+def test_of_many_spans_those_of_the_cause_are_drawn_with_those_above_them() -> None:
+    def span(number: int, parent: int | None, service: str) -> Span:
+        of = None if parent is None else f"s{parent}"
+        return Span(f"s{number}", of, service, f"op {number}", number, 10_000 - number)
+
+    many = [span(0, None, "front")]
+    many += [span(at, 0, f"other-{at}") for at in range(1, 60)]
+    many += [span(60, 59, "cause")]
+    first = Cause("cause", None, "latency", 1.0, 0.9)
+    rows = drawings._rows(many, first)
+    labels = [label.split()[0] for label, *_ in rows]
+    assert len(rows) == drawings.MOST_ROWS
+    assert labels[0] == "front"
+    assert labels[-2:] == ["other-59", "cause"]
+    assert [mine for _, mine, *_ in rows] == [each == "cause" for each in labels]
+
+
+def test_a_row_of_many_services_goes_on_in_the_next() -> None:
+    names = [f"leaf-{at}" for at in range(2 * drawings.MOST_IN_ROW)]
+    places = drawings.layers({("top", name) for name in names}, ["top", *names])
+    rows = Counter(row for _, row in places.values())
+    assert rows[0] == 1
+    assert max(rows.values()) <= drawings.MOST_IN_ROW
+
+
 def test_what_changed_most_is_drawn() -> None:
     found = examples.series(causes.bundle(), causes.analysis().causes)
     failing = next(each for each in found if each.name.endswith(": failed"))
@@ -179,13 +286,28 @@ def test_what_changed_most_is_drawn() -> None:
         if at < causes.BEGIN_S
     ]
     assert set(before) == {0.0}
-    assert max(failing.values) > 40
+    assert 40 < max(failing.values) <= 100
+
+
+def test_a_request_that_lasts_into_the_incident_is_drawn_once() -> None:
+    bundle = causes.bundle()
+    last = pl.col("start_unix_nano") > (causes.BEGIN_S - 3) * 1e9
+    healthy = bundle.spans.filter((pl.col("window") == BASELINE) & last)
+    twice = healthy.with_columns(
+        pl.lit(INCIDENT, dtype=pl.Int8).alias("window"), pl.lit("error").alias("status")
+    )
+    both = replace(bundle, spans=pl.concat([bundle.spans, twice]))
+    found = examples.series(both, causes.analysis().causes)
+    failing = next(each for each in found if each.name.endswith(": failed"))
+    assert len(set(failing.times_unix_s)) == len(failing.times_unix_s)
+    assert max(failing.values) <= 100
 
 
 def golden() -> str:
     """Both ways that an answer can be."""
     parts = (causes.analysis(), causes.abstaining(alert=None))
-    return "\n----\n".join("\n".join(text.lines(each)) for each in parts) + "\n"
+    kept = asked.Kept("some/bundle")
+    return "\n----\n".join("\n".join(text.lines(each, kept)) for each in parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from prove.cause import asked, sources
 from prove.cli import app
 from prove.incident import impact, record, review, sli, views
 from prove.text import WIDTH
@@ -54,10 +55,11 @@ def test_what_the_servers_missed_is_beside_it(kept: Path) -> None:
 def test_every_question_in_sql_can_be_asked_again(kept: Path) -> None:
     made = review.make(kept)
     answers = views.tables(kept)
+    asked.add(answers, sources.of_record(kept))
     answers.seal()
-    asked = [each for each in made.found.cite.found if each.ask.startswith(("SELECT", "WITH"))]
-    assert len(asked) > 10
-    for each in asked:
+    questions = [each for each in made.found.cite.found if each.ask.startswith(("SELECT", "WITH"))]
+    assert len(questions) > 10
+    for each in questions:
         answers.ask(each.ask)
     kinds = {each.kind for each in made.found.cite.found}
     assert kinds == {"ledger", "query", "bundle", "record"}

@@ -71,6 +71,25 @@ def test_a_file_that_is_cut_short_is_named(written: Path) -> None:
         bundle.read(written)
 
 
+def test_a_column_of_another_type_is_named(written: Path) -> None:
+    path = written / "spans.parquet"
+    table = pl.read_parquet(path.read_bytes())
+    table.with_columns(pl.lit("noon").alias("start_unix_nano")).write_parquet(path)
+
+    with pytest.raises(UserError, match=r"spans\.parquet is no parquet file in the form"):
+        bundle.read(written)
+
+
+def test_a_baseline_without_a_row_is_none(written: Path) -> None:
+    path = written / "before" / "spans.parquet"
+    pl.read_parquet(path.read_bytes()).clear().write_parquet(path)
+
+    found = analyse(bundle.read(written))
+
+    assert found.abstained is not None
+    assert found.abstained.reason == "no data"
+
+
 def test_a_column_that_lacks_is_named(written: Path) -> None:
     path = written / "spans.parquet"
     pl.read_parquet(path.read_bytes()).drop("service").write_parquet(path)

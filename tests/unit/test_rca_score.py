@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prove.cli import app
-from prove.rca import analysis, baselines, labels, report, scoring
+from prove.rca import analysis, baselines, confidence, labels, report, scoring
 from prove.rca.bundle import Bundle
 from prove.rca.labels import Label
 from prove.rca.scoring import OURS, Case
@@ -71,6 +71,17 @@ def test_a_confidence_is_fitted_on_other_data_sets_alone() -> None:
         each.weights for each in other if each.dataset == "y"
     ]
     assert one[1].weights.bits > 0
+
+
+def test_nobody_is_surer_than_so_many_incidents_allow() -> None:
+    """The rule of succession: of n, all right, (n + 1) / (n + 2)."""
+    for incidents in (8, 80):
+        weights = confidence.Weights(0.0, 0.2, 1.3, incidents)
+        sure = confidence.chance((1e6, 1e-6), weights)
+        assert sure == pytest.approx((incidents + 1) / (incidents + 2), abs=1e-3)
+        assert confidence.chance((1e-6, 1e-6), weights) > 1 / (incidents + 3)
+    even = confidence.Weights(0.0, 0.0, 0.0, 80)
+    assert confidence.chance((3.0, 1.0), even) == pytest.approx(0.5)
 
 
 def _nothing() -> analysis.Findings:

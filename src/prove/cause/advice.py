@@ -5,50 +5,64 @@ is confirmed before anything is changed for its sake.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from prove.rca.model import Abstention, Analysis, Cause, Kind, Reason
+from prove.cause.asked import Source
+from prove.errors import UserError
+from prove.incident import objectives
+from prove.rca.evidence import ms, number, percent
+from prove.rca.model import Abstention, Analysis, Cause, Evidence, Kind, Reason
 
-_BY_KIND: Mapping[Kind, tuple[str, ...]] = {
-    "cpu": (
-        "Confirm: the CPU time of {who} rose while its callees are as fast as before.",
-        "Mitigate: add instances or CPU, or take {service}'s newest release or job back.",
-        "Ask: which operation computes more than before? A profile of one instance tells.",
-    ),
-    "latency": (
-        "Confirm: in an example trace the time is inside {service}, not in what it asks.",
-        "Mitigate: take {service}'s latest change back; shorten its callers' limits meanwhile.",
-        "Ask: does it wait for a lock, a pool or a disk? Its logs and pool metrics come first.",
-    ),
-    "network": (
-        "Confirm: callers wait longer for {service} than its own spans last; it is fast itself.",
-        "Mitigate: route around the link, or restore it; restarting {service} does not help.",
-        "Ask: what changed between them: routes, proxies, DNS, packet loss, a firewall?",
-    ),
-    "errors": (
-        "Confirm: below failed spans of {service}, or calls to it, none failed; read its errors.",
-        "Mitigate: take {service}'s latest change or configuration back, or stop asking it.",
-        "Ask: do all requests fail, or those of some customers, goods or instances?",
-    ),
-    "omission": (
-        "Confirm: compare an example trace with a healthy one: {service} leaves calls out.",
-        "Mitigate: take {service}'s latest change back; check data that it should have written.",
-        "Ask: which condition makes it answer early: an input, a flag, an empty answer?",
-    ),
-    "overload": (
-        "Confirm: {service} is asked more often than before, and queues; who asks more?",
-        "Mitigate: shed or limit the load at the edge, add instances; stop callers' retries.",
-        "Ask: more customers, or the same ones asking again because answers fail?",
-    ),
-    "resource": (
-        "Confirm: the metrics of {who} that are far off; is memory, disk or a pool near its limit?",
-        "Mitigate: free or enlarge what is full; take {service}'s latest change back.",
-        "Ask: since when? What grows slowly returns after each restart.",
-    ),
-    "unknown": (
-        "Confirm: look at {service}'s own logs and latest changes; telemetry doesn't tell more.",
-        "Mitigate: what changed last in {service} is the first thing to take back.",
-        "Ask: which signal would have told? Add it before the next time.",
-    ),
+__all__ = [
+    "MEANING",
+    "Step",
+    "headline",
+    "meaning",
+    "of",
+    "percent",
+    "quantity",
+    "sent_nothing",
+    "steps",
+]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do, and the commands that do it or show it."""
+
+    text: str
+    commands: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> str:
+        """In one line."""
+        return " ".join((self.text, *(f"`{each}`" for each in self.commands)))
+
+
+_MITIGATE: Mapping[Kind, str] = {
+    "cpu": "add instances or CPU for {service}, or take its newest release or job back",
+    "latency": "take {service}'s latest change back; shorten its callers' limits meanwhile",
+    "network": "route around the link to {service} or restore it; a restart won't help",
+    "errors": "take {service}'s latest change or configuration back, or stop asking it",
+    "omission": "take {service}'s latest change back; check data that it should have written",
+    "overload": "shed or limit the load at the edge, add instances; stop callers' retries",
+    "resource": "free or enlarge what is full at {who}; take {service}'s latest change back",
+    "unknown": "what changed last in {service} is the first thing to take back",
+}
+_MITIGATE_DARK = (
+    "ask less of {service}, do without it (a fallback, a queue) or shorten the limits of"
+    " {callers}; tell whoever runs {service}"
+)
+_ASK_DARK = "is {service} down or slow for all, or for us alone? Its status page or operator tells."
+_ASK: Mapping[Kind, str] = {
+    "cpu": "which operation computes more than before? A profile of {who} tells.",
+    "latency": "does {service} wait for a lock, a pool or a disk? Its logs and pool metrics tell.",
+    "network": "what changed between them: routes, proxies, DNS, packet loss, a firewall?",
+    "errors": "do all requests fail, or those of some customers, goods or instances?",
+    "omission": "which condition makes it answer early: an input, a flag, an empty answer?",
+    "overload": "more customers, or the same ones asking again because answers fail?",
+    "resource": "since when? What grows slowly returns after each restart.",
+    "unknown": "which signal would have told? Add it before the next time.",
 }
 _BY_REASON: Mapping[Reason, tuple[str, ...]] = {
     "no fault visible": (
@@ -74,25 +88,132 @@ _BY_REASON: Mapping[Reason, tuple[str, ...]] = {
 }
 
 
-def steps(analysis: Analysis) -> list[str]:
-    """Three sentences: what to do with this answer."""
+def steps(analysis: Analysis, source: Source | None = None) -> list[Step]:
+    """What to do with this answer; `source` is how telemetry is asked again, where it can be."""
     if analysis.abstained is not None or not analysis.causes:
         reason: Reason = analysis.abstained.reason if analysis.abstained else "no fault visible"
-        return list(_BY_REASON[reason])
-    return of(analysis.causes[0])
+        return [Step(each) for each in _BY_REASON[reason]]
+    return of(analysis.causes[0], analysis, source)
 
 
-def of(cause: Cause) -> list[str]:
-    """The same for one candidate."""
-    who = cause.instance or cause.service
-    return [each.format(service=cause.service, who=who) for each in _BY_KIND[cause.kind]]
+def of(cause: Cause, analysis: Analysis, source: Source | None = None) -> list[Step]:
+    """The same for one candidate: confirm or refute it, stop the harm, ask further."""
+    filled = {
+        "service": cause.service,
+        "who": cause.instance or cause.service,
+        "callers": _names(cause.seen_by),
+    }
+    first = cause.evidence[0] if cause.evidence else None
+    found = [Step(f"Confirm: {_confirmed(cause, first)}", _looks(cause, first, source))]
+    metric = next((each for each in cause.evidence[1:] if each.signal == "metrics"), None)
+    if metric is not None:
+        told = f"Look also at `{metric.subject}` of {metric.instance or metric.service}:"
+        told += f" {_numbers(metric)}."
+        if cause.kind == "network":
+            told += f" If {cause.service} is busy, it is that rather than the link: add capacity."
+        found.append(Step(told, _numbers_of(metric, source)[:1]))
+    stop = (_MITIGATE_DARK if cause.seen_by else _MITIGATE[cause.kind]).format(**filled)
+    when = {
+        "goes on": "Mitigate, for it goes on",
+        "over": "It is over: mitigate if it comes back",
+        "not known": "See whether it goes on; if so, mitigate",
+    }[analysis.ending.state]
+    state = source.state() if source is not None else ""
+    found.append(Step(f"{when}: {stop}.{_runbook(analysis)}", (state,) if state else ()))
+    question = _ASK_DARK if cause.seen_by else _ASK[cause.kind]
+    found.append(Step(f"Ask: {question.format(**filled)}"))
+    return found
 
 
-def percent(share: float) -> str:
-    """Never surer than is known: `>99%`, `<1%`."""
-    if 0 < share < 0.01:
-        return "<1%"
-    return ">99%" if share > 0.99 else f"{share:.0%}"
+def _confirmed(cause: Cause, first: Evidence | None) -> str:
+    """What the first evidence lets one see in a request, if it is so, and if not."""
+    service = cause.service
+    if first is None:
+        return f"look at {service}'s own logs and latest changes; telemetry doesn't tell more."
+    name = f"`{first.subject}` of {first.service}"
+    if first.signal == "metrics":
+        return (
+            f"`{first.subject}` of {first.service} is still off: {_numbers(first)}. It isn't"
+            f" {service} if what it asks is off as much, or if it was so at other times, too."
+        )
+    numbers = _numbers(first)
+    other = f"It is {first.service} if its calls to others do so, too."
+    if cause.seen_by and first.asks == service:
+        does = "fails" if first.signal == "errors" else "lasts long"
+        return (
+            f"{name}, which calls {service}, {does} ({numbers}); status and message of its span"
+            f" tell whether {service} refuses, is late, or isn't reached. {other}"
+        )
+    if first.signal == "errors":
+        if not first.trace_ids:
+            return f"{service} pauses while others go on: is its process alive, and is it asked?"
+        return (
+            f"the failed {name} ({numbers}) has no failed span below it; its status and the log say"
+            f" why. It isn't {service} if one below failed."
+        )
+    if first.signal == "time" and first.asks:
+        other = f"It is {first.service} if its calls to others wait as long."
+        if first.service == service:
+            other = f"It is {first.asks} if others wait for it as long."
+        return f"{name} lasts longer than the span of {first.asks} below it, by {numbers}. {other}"
+    if first.signal == "time":
+        return (
+            f"{name} takes {numbers}, by itself. It isn't {service} if a span below it takes that"
+            " time."
+        )
+    return (
+        f"{name} does what is told of it ({numbers}). It isn't {service} if it is asked for"
+        " something else than before."
+    )
+
+
+def _looks(cause: Cause, first: Evidence | None, source: Source | None) -> tuple[str, ...]:
+    if first is None or source is None:
+        return ()
+    if not first.trace_ids:
+        return _numbers_of(first, source)
+    trace = first.trace_ids[0]
+    lines = source.lines(trace) if cause.kind in ("errors", "omission") else ""
+    return (source.trace(trace), *((lines,) if lines else ()))
+
+
+def _numbers_of(each: Evidence, source: Source | None) -> tuple[str, ...]:
+    return tuple(asked for _, asked in source.numbers(each)) if source is not None else ()
+
+
+def _numbers(each: Evidence) -> str:
+    return f"{quantity(each.incident, each.unit)} now, {quantity(each.baseline, each.unit)} before"
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """As in the sentences: three digits; a share as a percentage."""
+    if value is None:
+        return "-"
+    if unit.startswith("share"):
+        return percent(value)
+    return ms(value) if unit == "ms" else f"{number(value)} {unit}".strip()
+
+
+def _runbook(analysis: Analysis) -> str:
+    """That of the page, where the alert is one of the repository's SLOs."""
+    if analysis.alert is None or not analysis.alert.metric:
+        return ""
+    try:
+        slo = objectives.of_profile("standard").find(analysis.alert.metric)
+    except UserError:
+        return ""
+    return f" The runbook of its page is docs/runbooks/{slo.page}.md." if slo and slo.page else ""
+
+
+def sent_nothing(cause: Cause) -> str:
+    """`, which sends no telemetry; seen through payment-service's calls to it`, or ''."""
+    if not cause.seen_by:
+        return ""
+    return f", which sends no telemetry; seen through {_names(cause.seen_by)}'s calls to it"
+
+
+def _names(services: tuple[str, ...]) -> str:
+    return " and ".join(services[:3]) + (" and others" if len(services) > 3 else "")
 
 
 def headline(analysis: Analysis) -> str:
@@ -101,11 +222,21 @@ def headline(analysis: Analysis) -> str:
         told = analysis.abstained or Abstention("no fault visible", "Nothing stands out.")
         return f"No cause is named: {told.reason}. {told.sentence}"
     first = analysis.causes[0]
-    where = f" (instance {first.instance})" if first.instance else ""
+    where = f" (instance {first.instance})" if first.instance else sent_nothing(first)
     return (
-        f"{first.service}{where}: {MEANING[first.kind]} ({first.kind}),"
+        f"{first.service}{where}: {meaning(first)} ({first.kind}),"
         f" confidence {percent(analysis.confidence)}"
     )
+
+
+def meaning(cause: Cause) -> str:
+    """Of its kind, in words; of what sends no telemetry, what calls to it show."""
+    signals = [each.signal for each in cause.evidence]
+    if cause.seen_by and signals:
+        does = {"errors": "fail", "time": "take longer"}
+        told = [does[each] for each in dict.fromkeys(signals) if each in does]
+        return f"calls to it {' and '.join(told) or 'are others'}; it, or the way to it, is why"
+    return MEANING[cause.kind]
 
 
 MEANING: Mapping[Kind, str] = {

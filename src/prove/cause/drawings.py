@@ -5,7 +5,7 @@ The same analysis gives the same drawing.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +13,32 @@ from prove import tracetree
 from prove.cause.examples import Example
 from prove.drawing import STYLE, svg
 from prove.rca.bundle import Window
-from prove.rca.model import Analysis, Call, Series
+from prove.rca.evidence import number
+from prove.rca.model import Analysis, Call, Cause, Series
 from prove.tracetree import Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_NODES = 24
+MOST_NODES = 16
 """Services of a graph: those with most blame, and those on the way to them."""
-MOST_ROWS = 22
+MOST_IN_ROW = 6
+"""Services beside each other: of more, names can't be read."""
+MOST_ROWS = 20
 """Spans of a trace."""
-COLUMNS = 3
+WIDTH_IN, COLUMNS = 9, 2
 LEAST = 3
 """Values of the minutes before, or the baseline is drawn instead."""
-LABELS = 0.4
-"""Of the width: the names of spans."""
+LABELS, LABEL = 0.42, 50
+"""Of the width, and in letters: the names of spans."""
 _INK, _SOFT, _RULE = "#1f2328", "#59636e", "#c4cbd3"
 _CAUSE, _BEFORE, _DURING, _OTHER = "#b3261e", "#1f5fa8", "#b3261e", "#9db4cc"
 _STYLE: Any = {
     **STYLE,
-    "axes.titlesize": 9,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "axes.edgecolor": _RULE,
     "xtick.color": _SOFT,
     "ytick.color": _SOFT,
@@ -51,7 +57,7 @@ def graph(analysis: Analysis) -> str:
     for name, (_, row) in places.items():
         rows[row].append(name)
     widest = max((len(names) for names in rows.values()), default=1)
-    size = (max(7.0, min(13.0, 2.6 * widest)), 0.6 + 1.25 * max(1, len(rows)))
+    size = (max(6.0, min(WIDTH_IN, 2.6 * widest)), 0.6 + 1.3 * max(1, len(rows)))
     with mpl.rc_context({**_STYLE, "svg.hashsalt": analysis.incident}):
         figure = Figure(figsize=size)
         axes = figure.add_axes((0, 0, 1, 1))
@@ -61,7 +67,7 @@ def graph(analysis: Analysis) -> str:
         for call in calls:
             _arrow(axes, call, places, _on_path(analysis, call))
         for name, (across, row) in places.items():
-            _node(axes, analysis, name, (across, -row), 0.94 / widest)
+            _node(axes, analysis, name, (across, -row), (min(0.3, 0.94 / widest), size[0]))
         return svg(figure)
 
 
@@ -84,6 +90,12 @@ def layers(calls: set[tuple[str, str]], names: Sequence[str]) -> dict[str, tuple
                     row[callee], moved = row[caller] + 1, True
         if not moved:
             break
+    for level in range(len(names)):  # a row that is too long goes on in the next
+        here = sorted(name for name in names if row[name] == level)
+        if len(here) > MOST_IN_ROW:
+            ends = sorted(here, key=lambda name: (bool(below[name]), name))[: -(-len(here) // 2)]
+            for name in names:
+                row[name] += row[name] > level or name in ends
     across: dict[str, float] = {}
     for level in sorted(set(row.values())):
         here = [name for name in names if row[name] == level]
@@ -108,7 +120,7 @@ def courses(series: Sequence[Series], window: Window, baseline: Window | None) -
     columns = min(COLUMNS, len(series))
     rows = -(-len(series) // columns)
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "courses"}):
-        figure = Figure(figsize=(11, 2.3 * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 2.4 * rows), layout="constrained")
         for axes, each in zip(
             figure.subplots(rows, columns, squeeze=False).flat,
             [*series, *[None] * columns],
@@ -146,8 +158,8 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
             axes.plot(ends, (middle, middle), color=color, linewidth=1, linestyle=":")
     axes.axvspan(0, max(1.0, window.seconds), color="#f4d9d6", zorder=0, linewidth=0)
     unit = f", {each.unit}" if each.unit else ""
-    axes.set_title(_cut(f"{each.name}{unit}", 48))
-    axes.set_xlabel("seconds since the incident's begin", color=_SOFT, fontsize=8)
+    axes.set_title(_ends(f"{each.name}{unit}", 46))
+    axes.set_xlabel("seconds since the incident's begin", color=_SOFT, fontsize=9)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.margins(x=0.01)
     low, high = axes.get_ylim()
@@ -170,13 +182,16 @@ def _in(at: float, window: Window) -> bool:
     return window.start_unix_s <= at <= window.end_unix_s
 
 
-def waterfall(example: Example, blamed: str | None) -> str:
-    """The healthy request above the incident's, on one axis of time; `blamed`'s spans are red."""
+def waterfall(example: Example, cause: Cause | None) -> str:
+    """The healthy request above the incident's, on one axis of time.
+
+    Red are spans of the cause, and calls to it that its evidence tells of.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     parts = [
-        (title, _rows(spans))
+        (title, _rows(spans, cause))
         for title, spans in (
             (f"healthy: {_about(example.healthy)}", example.healthy),
             (f"in the incident: {_about(example.hurt)}", example.hurt),
@@ -186,8 +201,8 @@ def waterfall(example: Example, blamed: str | None) -> str:
     heights = [len(rows) + 2 for _, rows in parts]
     longest_ms = max(end for _, rows in parts for *_, end in rows) or 1.0
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "waterfall"}):
-        height = 0.95 + 0.21 * sum(heights)
-        figure = Figure(figsize=(11, height))
+        height = 0.95 + 0.22 * sum(heights)
+        figure = Figure(figsize=(WIDTH_IN, height))
         grid = figure.subplots(
             len(parts),
             1,
@@ -204,7 +219,7 @@ def waterfall(example: Example, blamed: str | None) -> str:
         )
         for axes, (title, rows) in zip(grid[:, 0], parts, strict=True):
             for at, row in enumerate(rows):
-                _span(axes, at, row, longest_ms, mine=row[1] == blamed)
+                _span(axes, at, row, longest_ms)
             axes.set_yticks([])
             axes.set_ylim(len(rows) - 0.4, -0.6)
             axes.set_xlim(0, longest_ms * 1.09)
@@ -219,13 +234,11 @@ def waterfall(example: Example, blamed: str | None) -> str:
 def _span(
     axes: "Axes",
     at: int,
-    row: tuple[str, str, bool, float, float],
+    row: tuple[str, bool, bool, float, float],
     longest_ms: float,
-    *,
-    mine: bool,
 ) -> None:
     """One bar, its label at the left margin, and how long it took beside it (or in it)."""
-    label, _, failed, begin, end = row
+    label, mine, failed, begin, end = row
     axes.barh(
         at,
         max(end - begin, longest_ms / 400),
@@ -239,7 +252,7 @@ def _span(
         label,
         transform=axes.get_yaxis_transform(),
         va="center",
-        fontsize=8,
+        fontsize=9,
         color=_CAUSE if mine else _INK,
     )
     told = f"{end - begin:,.1f} ms" + ("  failed" if failed else "")
@@ -253,34 +266,65 @@ def _span(
         textcoords="offset points",
         ha="right" if inside else "left",
         va="center",
-        fontsize=7.5,
+        fontsize=9,
         color=_CAUSE if failed and not (inside and wide and mine) else color,
     )
 
 
-def _rows(spans: Sequence[Span]) -> list[tuple[str, str, bool, float, float]]:
-    """Label, service, failed, begin and end in ms; the first of them."""
+def _rows(spans: Sequence[Span], cause: Cause | None) -> list[tuple[str, bool, bool, float, float]]:
+    """Label, whether it is the cause's, failed, begin, end in ms; of many those that tell most."""
+    calls = {
+        (each.service, each.subject)
+        for each in (cause.evidence if cause else ())
+        if cause and each.asks == cause.service
+    }
+
+    def mine(span: Span) -> bool:
+        of_it = cause is not None and span.service == cause.service
+        return of_it or (span.service, span.name) in calls
+
     zero = min(span.start_us for span in spans)
     found = []
-    for node in tracetree.walk(spans):
+    nodes = list(tracetree.walk(spans))
+    told = _telling(nodes, mine)
+    for node in (node for node in nodes if node.span.span_id in told):
         last = max((span.end_us for span in node.merged), default=node.span.end_us)
         times = f" ×{len(node.merged)}" if node.merged else ""  # noqa: RUF001 - as in trees
-        label = f"{'   ' * min(node.depth, 8)}{node.span.service}  {_short(node.span.name)}"
+        who = f"{'  ' * min(node.depth, 8)}{node.span.service}  "
+        label = who + _ends(node.span.name, max(14, LABEL - len(who)))
         found.append(
             (
-                _cut(label, 62) + times,
-                node.span.service,
+                _cut(label, LABEL + 8) + times,
+                mine(node.span),
                 any(each.failed for each in node.merged or (node.span,)),
                 (node.span.start_us - zero) / 1000,
                 (last - zero) / 1000,
             )
         )
-    return found[:MOST_ROWS]
+    return found
 
 
-def _short(name: str) -> str:
-    """Without the package of a method: its end tells more than its begin."""
-    return name if len(name) <= 40 else f"…{name[-39:]}"
+def _telling(nodes: Sequence[tracetree.Node], mine: Callable[[Span], bool]) -> set[str]:
+    """Spans of the blamed service, failed ones, long ones; each with those above it."""
+    above = {node.span.span_id: node.span.parent_id for node in nodes}
+    order = sorted(
+        nodes,
+        key=lambda node: (
+            not mine(node.span),
+            not any(each.failed for each in node.merged or (node.span,)),
+            -node.span.duration_us,
+        ),
+    )
+    told: set[str] = set()
+    for node in order:
+        way: set[str] = set()
+        at: str | None = node.span.span_id
+        while at is not None and at in above and at not in told | way:
+            way.add(at)
+            at = above[at]
+        if len(told | way) <= MOST_ROWS:
+            told |= way
+    return told
 
 
 def _about(spans: Sequence[Span]) -> str:
@@ -288,9 +332,9 @@ def _about(spans: Sequence[Span]) -> str:
         return ""
     took = (max(span.end_us for span in spans) - min(span.start_us for span in spans)) / 1000
     failed = sum(span.failed for span in spans)
-    more = f", first {MOST_ROWS} rows" if len(spans) > MOST_ROWS else ""
+    more = f", the {MOST_ROWS} that tell most" if len(spans) > MOST_ROWS else ""
     told = f", {failed} failed" if failed else ""
-    return f"trace {spans[0].trace_id}, {took:,.1f} ms, {len(spans)} spans{told}{more}"
+    return f"trace {spans[0].trace_id[:16]}, {took:,.1f} ms, {len(spans)} spans{told}{more}"
 
 
 def _nodes(analysis: Analysis, calls: Sequence[Call]) -> list[str]:
@@ -349,13 +393,14 @@ def _arrow(
         zorder=1,
     )
     if on_path or len(places) <= 8:
+        at = 0.4 if on_path else 0.7  # or those of two arrows from one service lie on each other
         axes.text(
-            (begin[0] + end[0]) / 2,
-            (begin[1] + end[1]) / 2,
+            begin[0] + at * (end[0] - begin[0]),
+            begin[1] + at * (end[1] - begin[1]),
             _of_call(call),
             ha="center",
             va="center",
-            fontsize=7.5,
+            fontsize=9,
             color=_CAUSE if on_path else _SOFT,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             zorder=2,
@@ -365,17 +410,19 @@ def _arrow(
 def _of_call(call: Call) -> str:
     told = []
     if call.rate_before is not None and call.rate_after is not None:
-        told.append(f"{call.rate_before:.3g} → {call.rate_after:.3g} calls/s")
+        told.append(f"{call.rate_before:.2g} → {call.rate_after:.2g} calls/s")
     if call.gap_before_ms is not None and call.gap_after_ms is not None:
-        told.append(f"between: {call.gap_before_ms:,.1f} → {call.gap_after_ms:,.1f} ms")
+        told.append(f"between: {number(call.gap_before_ms)} → {number(call.gap_after_ms)} ms")
     return "\n".join(told)
 
 
 def _node(
-    axes: "Axes", analysis: Analysis, name: str, at: tuple[float, float], width: float
+    axes: "Axes", analysis: Analysis, name: str, at: tuple[float, float], sizes: tuple[float, float]
 ) -> None:
+    """`sizes`: its width, as a share of the drawing's, and that in inches."""
     from matplotlib.patches import FancyBboxPatch
 
+    width, inches = sizes
     blame = min(1.0, max(0.0, analysis.blame.get(name, 0.0)))
     first = analysis.causes[0].service if analysis.causes and not analysis.abstained else None
     color = _mixed(blame)
@@ -393,25 +440,37 @@ def _node(
         )
     )
     ink = "white" if blame > 0.55 else _INK
-    room = max(10, round((120 if width > 0.14 else 145) * width))
-    told = f"{blame:.0%} of the blame" if blame >= 0.005 else ""
-    if name == analysis.symptom:
-        told = f"{told}, felt here" if told else "felt here"
+    size = 11 if width > 0.18 else 9.5
+    room = max(8, int(72 * inches * width / (0.66 * size)))
+    told = ["felt here"] if name == analysis.symptom else []
+    told += ["no telemetry"] if name in _dark(analysis) else []
+    told += ["named"] if name == first else []
     axes.text(
         at[0],
-        at[1] + (0.07 if told else 0),
+        at[1] + (0.06 if told else 0),
         _in_two(name, room),
         ha="center",
         va="center",
         color=ink,
-        fontsize=11 if width > 0.14 else 9,
+        fontsize=size,
         fontweight="bold" if name == first else "normal",
         zorder=4,
     )
     if told:
         axes.text(
-            at[0], at[1] - 0.1, told, ha="center", va="center", color=ink, fontsize=8.5, zorder=4
+            at[0],
+            at[1] - 0.14,
+            ", ".join(told),
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=9,
+            zorder=4,
         )
+
+
+def _dark(analysis: Analysis) -> set[str]:
+    return {cause.service for cause in analysis.causes if cause.seen_by}
 
 
 def _mixed(share: float) -> tuple[float, float, float]:
@@ -446,6 +505,12 @@ def _in_two(name: str, room: int) -> str:
     fitting = [place for place in breaks if len(name) - room <= place <= room]
     at = min(fitting, key=lambda place: abs(place - at)) if fitting else at
     return f"{name[:at]}\n{name[at:]}"
+
+
+def _ends(text: str, most: int) -> str:
+    """Without its middle: both ends of a name tell."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-(most - half - 1) :]}"
 
 
 def _cut(text: str, most: int) -> str:

@@ -10,7 +10,7 @@ from prove.rca.model import Cause, Series
 from prove.tracetree import Span
 
 HEALTHY = (BASELINE, LOCAL)
-MOST_SERIES = 6
+MOST_SERIES = 4
 LEAST = 3
 """Values in either window, or there is nothing to compare."""
 OWN = "median of "
@@ -89,6 +89,12 @@ def _healthy(bundle: Bundle, hurt: Sequence[Span]) -> list[Span]:
     return _spans(before.filter(chosen))
 
 
+def traces(bundle: Bundle, beginning: str) -> list[list[Span]]:
+    """Those whose ids begin so."""
+    mine = bundle.spans.filter(pl.col("trace_id").str.starts_with(beginning))
+    return [_spans(rows) for _, rows in mine.group_by("trace_id", maintain_order=True)]
+
+
 def _spans(rows: pl.DataFrame) -> list[Span]:
     """In the form that `tracetree` walks."""
     return [
@@ -115,7 +121,16 @@ def series(bundle: Bundle, causes: Sequence[Cause]) -> list[Series]:
         return []
     service = causes[0].service
     subjects = [each.subject for each in causes[0].evidence]
-    found = [*_metrics(bundle, service), *_operations(bundle, service)]
+    calls = {
+        (each.service, each.subject)
+        for each in causes[0].evidence
+        if each.signal != "metrics" and each.service not in ("", service)
+    }
+    found = [
+        *_metrics(bundle, service),
+        *_operations(bundle, service),
+        *(one for caller, name in sorted(calls) for one in _operations(bundle, caller, name)),
+    ]
 
     def named(name: str) -> int:
         plain = name.removeprefix(OWN).removesuffix(": failed")
@@ -137,9 +152,15 @@ def _metrics(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
     ]
 
 
-def _operations(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
+def _operations(
+    bundle: Bundle, service: str, only: str | None = None
+) -> list[tuple[float, Series]]:
     """Of each operation, a second at a time: median length, how many, and which share failed."""
-    mine = bundle.spans.filter(pl.col("service") == service).select(
+    spans = bundle.spans.filter(pl.col("service") == service)
+    if only is not None:
+        spans = spans.filter(pl.col("name") == only)
+    by = "" if only is None else f" by {service}"
+    mine = spans.select(
         "window",
         "name",
         (pl.col("start_unix_nano") // 1_000_000_000).cast(pl.Float64).alias("at"),
@@ -158,15 +179,17 @@ def _operations(bundle: Bundle, service: str) -> list[tuple[float, Series]]:
             pl.col("n").fill_null(0.0)
         )
         for value, what, unit in (
-            ("ms", f"{OWN}{name}", "ms"),
-            ("n", f"{name}", "spans/s"),
-            ("failed", f"{name}: failed", "%"),
+            ("ms", f"{OWN}{name}{by}", "ms"),
+            ("n", f"{name}{by}", "spans/s"),
+            ("failed", f"{name}{by}: failed", "%"),
         ):
-            of = every.drop_nulls(value).sort("at")
+            of = every.drop_nulls(value).sort("at", "window")
             if value == "failed" and not of[value].sum():
                 continue
             if (change := _change(of, value)) is not None:
-                found.append((change, Series(service, what, unit, *_points(of, "at", value))))
+                # A request that lasts into the incident is in both windows.
+                once = of.unique("at", keep="last", maintain_order=True)
+                found.append((change, Series(service, what, unit, *_points(once, "at", value))))
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from prove.cause import foreign
+from prove.cause.asked import Stores
 from prove.clients.jaeger import Jaeger
 from prove.clients.logs import LogStore
 from prove.clients.prometheus import Prometheus
@@ -52,6 +53,7 @@ class Live:
 
     bundle: Bundle
     notes: tuple[str, ...]
+    source: Stores
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,14 @@ def read(settings: StackSettings, since_s: float, now_s: float | None = None) ->
         ago = page.fired_s - window.start_unix_s
         notes.insert(
             0,
-            f"{page.labels.get('alertname', 'A page')} fired at {foreign.stamp(page.fired_s)};"
-            f" its SLI went bad {ago:,.0f} s before.",
+            f"{page.labels.get('alertname', 'A page')} fired at {foreign.stamp(page.fired_s)}"
+            f" {_until(page)}; its SLI went bad {ago:,.0f} s before.",
         )
-    return Live(found, tuple(notes))
+    return Live(found, tuple(notes), Stores(settings, promised, window, healthy))
+
+
+def _until(page: Page) -> str:
+    return "and fires still" if page.ended_s is None else f"until {foreign.stamp(page.ended_s)}"
 
 
 def healthy_before(begun_s: float, asked: Window, promised: Objectives, *, paged: bool) -> Window:

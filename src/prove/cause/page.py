@@ -8,6 +8,9 @@ from markupsafe import Markup, escape
 
 from prove import templates
 from prove.cause import advice, drawings, examples, text
+from prove.cause.advice import Step
+from prove.cause.asked import Source
+from prove.rca import confidence
 from prove.rca.bundle import Bundle
 from prove.rca.model import Analysis, Cause
 
@@ -16,22 +19,27 @@ SHOWN = 8
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
-    """The page; `ask` is how its queries are asked again. Everything from outside is escaped."""
+def html(analysis: Analysis, bundle: Bundle, source: Source | None = None) -> str:
+    """The page; `source` is how its queries are asked again. All from outside is escaped."""
     shown = text.candidates(analysis)[:SHOWN]
     named: Cause | None = analysis.causes[0] if analysis.causes else None
-    blamed = named.service if named and not analysis.abstained else None
     example = examples.find(bundle, named)
     series = examples.series(bundle, analysis.causes)
     environment = templates.environment("cause")
-    environment.filters |= {"number": number, "percent": advice.percent, "told": told}
+    environment.filters |= {
+        "number": advice.quantity,
+        "percent": advice.percent,
+        "told": told,
+        "meaning": advice.meaning,
+        "dark": advice.sent_nothing,
+    }
     return environment.get_template("rca.html.j2").render(
         analysis=analysis,
         bundle=bundle,
         headline=advice.headline(analysis),
-        meaning=advice.MEANING,
-        steps=advice.steps(analysis),
-        more_steps=_others(analysis),
+        steps=advice.steps(analysis, source),
+        more_steps=_others(analysis, source),
+        fitted_on=confidence.FITTED.incidents,
         causes=shown,
         hidden=len(analysis.causes) - len(shown),
         window=text.span(analysis.window),
@@ -39,25 +47,11 @@ def html(analysis: Analysis, bundle: Bundle, ask: str = "") -> str:
         graph=_image(drawings.graph(analysis)) if analysis.calls else "",
         courses=_image(drawings.courses(series, analysis.window, analysis.baseline)),
         of=named.service if named else "",
-        waterfall=_image(drawings.waterfall(example, blamed)) if example else "",
+        waterfall=_image(drawings.waterfall(example, named)) if example else "",
         example=example,
-        ask=ask,
+        numbers=source.numbers if source else lambda _each: [],
+        trace=source.trace if source else None,
     )
-
-
-def number(value: float | None, unit: str = "") -> str:
-    """To three digits; a share as a percentage."""
-    if value is None:
-        return "-"
-    if unit.startswith("share"):
-        return f"{value:.0%}"
-    unit = f" {unit}" if unit else ""
-    return unit_less(value) + unit
-
-
-def unit_less(value: float) -> str:
-    """To three digits."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def told(sentence: str) -> Markup:
@@ -65,12 +59,12 @@ def told(sentence: str) -> Markup:
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(sentence))))  # noqa: S704 - escaped
 
 
-def _others(analysis: Analysis) -> Sequence[tuple[str, list[str]]]:
+def _others(analysis: Analysis, source: Source | None) -> Sequence[tuple[str, list[Step]]]:
     """Where none is named, the steps of the first two candidates as well."""
     if analysis.abstained is None or analysis.abstained.reason in ("no data", "load only"):
         return ()
     return [
-        (f"If it is {each.service} ({each.kind})", advice.of(each))
+        (f"If it is {each.service} ({each.kind})", advice.of(each, analysis, source))
         for each in analysis.causes[:2]
         if each.evidence
     ]

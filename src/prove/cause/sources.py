@@ -10,6 +10,7 @@ from prove.rca import bundle
 from prove.rca.analysis import analyse
 from prove.rca.bundle import Bundle
 from prove.rca.model import Analysis
+from prove.stack import settings as stack_settings
 from prove.stack.hints import command
 
 
@@ -39,6 +40,13 @@ def at(
     if (path / record.INCIDENT).is_file():
         return of_record(path)
     return bundle.read(path)
+
+
+def kept(name: str) -> Bundle:
+    """That of a directory, or of an incident's record by its name; raises UserError."""
+    if (Path(name) / "bundle.json").is_file():
+        return bundle.read(Path(name))
+    return of_record(record.find(stack_settings.load().home, name))
 
 
 def of_record(directory: Path) -> Bundle:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from prove.incident.tables import Tables
     from prove.incident.timeline import Timeline
 
 EVIDENCE_WIDTH = 25
@@ -16,6 +17,13 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="INCIDENT", help="Its id, the name of its scenario (the latest run), or its path."
+    ),
+]
+Asked = Annotated[
+    str,
+    typer.Argument(
+        metavar="INCIDENT",
+        help="Its id, the name of its scenario (the latest run), or its path; or a bundle's.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -52,7 +60,7 @@ def show_timeline(incident: Name, *, json_output: Json = False) -> None:
 
 
 def query(
-    incident: Name,
+    incident: Asked,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="A question in DuckDB's SQL.")],
     *,
     json_output: Json = False,
@@ -60,7 +68,9 @@ def query(
     """Ask the record of INCIDENT a question in SQL, as a review's evidence states them.
 
     Tables: requests, purchases (the clients' ledger); spans, metrics, logs, baseline_spans (the
-    bundle). Nothing else is within reach of a question.
+    bundle). rca_spans, rca_metrics and rca_logs are the bundle as `provectl rca` sees it, which
+    asks them: `part` of each row is healthy, just before, or incident. Nothing else is within reach
+    of a question.
 
     Examples:
 
@@ -72,10 +82,7 @@ def query(
     from rich.table import Table
     from rich.text import Text
 
-    from prove.incident import record, views
-    from prove.stack import settings as stack_settings
-
-    answers = views.tables(record.find(stack_settings.load().home, incident))
+    answers = _tables(incident, with_analysis="rca_" in sql)
     answers.seal()
     names, rows = answers.table(sql)
     if json_output:
@@ -90,6 +97,20 @@ def query(
     console = Console(highlight=False)
     console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
+
+
+def _tables(name: str, *, with_analysis: bool) -> "Tables":
+    """Of a record, or of a bundle alone."""
+    from prove.cause import asked, sources
+    from prove.incident import bundle, record, views
+    from prove.stack import settings as stack_settings
+
+    alone = (Path(name) / bundle.BUNDLE_FILE).is_file()
+    directory = Path(name) if alone else record.find(stack_settings.load().home, name)
+    answers = views.tables(directory, Path() if alone else Path(record.BUNDLE))
+    if with_analysis:
+        asked.add(answers, sources.kept(name))
+    return answers
 
 
 def export(

@@ -11,6 +11,7 @@ from prove.commands import rca_collect, rca_score
 from prove.errors import UserError
 
 if TYPE_CHECKING:
+    from prove.cause.asked import Source
     from prove.rca.bundle import Bundle
 
 DEFAULT = "find"
@@ -95,18 +96,18 @@ def find(
     """
     from prove.cause import sources, text
 
-    found, notes, ask = _bundle(bundle, live, since, incident, begin, end, alert)
+    found, notes, source = _bundle(bundle, live, since, incident, begin, end, alert)
     analysis = sources.explained(found, notes)
     if html is not None:
         from prove import files
         from prove.cause import page
 
-        files.write(html, page.html(analysis, found, ask))
+        files.write(html, page.html(analysis, found, source))
     if json_output:
-        told = text.document(analysis) | {"html": str(html) if html else None}
+        told = text.document(analysis, source) | {"html": str(html) if html else None}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        for line in text.lines(analysis):
+        for line in text.lines(analysis, source):
             typer.echo(line)
         if html is not None:
             typer.echo(f"\nwrote {html}")
@@ -122,13 +123,12 @@ def _bundle(
     begin: str | None,
     end: str | None,
     alert: str | None,
-) -> "tuple[Bundle, tuple[str, ...], str]":
-    """What is asked for, notes on it, and how the queries of its evidence are asked again."""
+) -> "tuple[Bundle, tuple[str, ...], Source | None]":
+    """What is asked for, notes on it, and how its telemetry is asked again."""
     from prove import units
-    from prove.cause import foreign, sources
+    from prove.cause import asked, foreign, sources
     from prove.incident import record
     from prove.stack import settings as stack_settings
-    from prove.stack.hints import command
 
     if sum((path is not None, live, incident is not None)) != 1:
         raise UserError("give one of: a BUNDLE, --live, --incident ID")
@@ -140,11 +140,11 @@ def _bundle(
         from prove.cause import live as stores
 
         now = stores.read(stack_settings.load(), units.duration_s(since, "--since"))
-        return now.bundle, now.notes, ""
+        return now.bundle, now.notes, now.source
     if incident is not None:
         directory = record.find(stack_settings.load().home, incident)
-        ask = command(f'incident query {directory.name} "SQL"').strip("`")
-        return sources.of_record(directory), (), ask
+        found = sources.of_record(directory)
+        return found, (), asked.Kept(directory.name, not found.logs.is_empty())
     times = {
         name: None if given is None else foreign.moment(given, option)
         for name, option, given in (
@@ -153,7 +153,9 @@ def _bundle(
             ("alert_s", "--alert", alert),
         )
     }
-    return sources.at(Path(str(path)), **times), (), ""
+    found = sources.at(Path(str(path)), **times)
+    kept = asked.Kept(str(path), not found.logs.is_empty()) if Path(str(path)).is_dir() else None
+    return found, (), kept
 
 
 rca_collect.register(app)

@@ -23,6 +23,12 @@ def trace(
         ),
     ],
     *,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            "--in", metavar="INCIDENT", help="Of a bundle's directory, or an incident's record."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Show the spans of a trace as a tree: how long each took, and how long it was itself at work.
@@ -37,9 +43,14 @@ def trace(
 
         provectl trace observability/traces/decline.json
 
+        provectl trace 4bf92f35 --in payment-errors
+
         provectl trace 4bf92f35 --json | jq '.spans[] | select(.failed) | .name'
     """
-    traces = _of_file(Path(source)) if _is_file(source) else [_of_stack(source)]
+    if within is not None:
+        traces = [_of_bundle(within, source)]
+    else:
+        traces = _of_file(Path(source)) if _is_file(source) else [_of_stack(source)]
     if as_json:
         documents = [_document(spans) for spans in traces]
         typer.echo(json.dumps(documents[0] if len(documents) == 1 else {"traces": documents}))
@@ -64,6 +75,16 @@ def _of_file(file: Path) -> "list[list[Span]]":
     if not traces:
         raise UserError(f"{file} holds no spans")
     return sorted(traces.values(), key=lambda spans: min(span.start_us for span in spans))
+
+
+def _of_bundle(name: str, beginning: str) -> "list[Span]":
+    from prove.cause import examples, sources
+
+    found = examples.traces(sources.kept(name), beginning)
+    if len(found) != 1:
+        what = f"{len(found)} traces begin with" if found else "no span is of trace"
+        raise UserError(f"{what} {beginning} in {name}: give the whole id of one that is there")
+    return found[0]
 
 
 def _of_stack(beginning: str) -> "list[Span]":

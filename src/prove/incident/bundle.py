@@ -6,6 +6,7 @@ have seen, and nothing of what was done to the system.
 """
 
 import calendar
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -179,41 +180,50 @@ def read(directory: Path) -> Bundle | None:
     return record.read_document(path, Bundle) if path.exists() else None
 
 
-def metric_queries(objectives: Objectives) -> dict[str, str]:
-    """What is kept of each instance, by the name it has in metrics.parquet."""
+def metric_queries(
+    objectives: Objectives, labels: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What is kept of each instance, by the name it has in metrics.parquet; of `labels` alone."""
     window = f"{max(5, 4 * objectives.interval_s)}s"
+    chosen = ", ".join(
+        f"{name}={json.dumps(value)}" for name, value in (labels or {}).items() if value
+    )
 
-    def rate(series: str, by: str = _OF) -> str:
-        return f"sum by ({by}) (rate({series}[{window}]))"
+    def of(series: str, matcher: str = "") -> str:
+        matchers = ", ".join(each for each in (matcher, chosen) if each)
+        return f"{series}{{{matchers}}}" if matchers else series
+
+    def rate(series: str, matcher: str = "", by: str = _OF) -> str:
+        return f"sum by ({by}) (rate({of(series, matcher)}[{window}]))"
 
     def quantile(share: float) -> str:
-        return f"histogram_quantile({share}, {rate(f'{_SERVER}_bucket', f'{_OF}, le')})"
+        return f"histogram_quantile({share}, {rate(f'{_SERVER}_bucket', by=f'{_OF}, le')})"
 
+    memory = f"{of('process_memory_usage_bytes')} or {of('go_memory_used_bytes')}"
+    free = of("system_filesystem_usage_bytes", 'state="free"')
     return {
         "requests_per_s": rate(f"{_SERVER}_count"),
-        "errors_per_s": rate(f"{_SERVER}_count{{{_5XX}}}"),
+        "errors_per_s": rate(f"{_SERVER}_count", _5XX),
         "latency_mean_s": f"{rate(f'{_SERVER}_sum')} / {rate(f'{_SERVER}_count')}",
         "latency_p50_s": quantile(0.5),
         "latency_p95_s": quantile(0.95),
         "client_requests_per_s": rate(f"{_CLIENT}_count"),
-        "client_errors_per_s": rate(f"{_CLIENT}_count{{{_5XX}}}"),
+        "client_errors_per_s": rate(f"{_CLIENT}_count", _5XX),
         "client_latency_mean_s": f"{rate(f'{_CLIENT}_sum')} / {rate(f'{_CLIENT}_count')}",
         "cpu_seconds_per_s": rate("process_cpu_time_seconds_total"),
-        "memory_bytes": f"sum by ({_OF}) (process_memory_usage_bytes or go_memory_used_bytes)",
-        "threads": f"sum by ({_OF}) (process_thread_count)",
-        "goroutines": f"sum by ({_OF}) (go_goroutine_count)",
-        "open_files": f"sum by ({_OF}) (process_open_file_descriptor_count)",
-        "orders_unfinished": f"sum by ({_OF}) (prove_orders_unfinished)",
+        "memory_bytes": f"sum by ({_OF}) ({memory})",
+        "threads": f"sum by ({_OF}) ({of('process_thread_count')})",
+        "goroutines": f"sum by ({_OF}) ({of('go_goroutine_count')})",
+        "open_files": f"sum by ({_OF}) ({of('process_open_file_descriptor_count')})",
+        "orders_unfinished": f"sum by ({_OF}) ({of('prove_orders_unfinished')})",
         "order_retries_per_s": rate("prove_order_retries_total"),
         "checkouts_shed_per_s": rate("prove_checkouts_shed_total"),
-        "peer_breaker_state": f"max by ({_OF}) (prove_peer_breaker_state)",
+        "peer_breaker_state": f"max by ({_OF}) ({of('prove_peer_breaker_state')})",
         "reservations_per_s": rate("prove_reservations_total"),
         "payments_per_s": rate("prove_payments_total"),
-        "stock_level": f"sum by ({_OF}) (prove_stock_level)",
-        "host_load": f"sum by ({_OF}) (system_cpu_load_average_1m)",
-        "host_disk_free_bytes": (
-            f'min by ({_OF}) (system_filesystem_usage_bytes{{state="free"}} > 0)'
-        ),
+        "stock_level": f"sum by ({_OF}) ({of('prove_stock_level')})",
+        "host_load": f"sum by ({_OF}) ({of('system_cpu_load_average_1m')})",
+        "host_disk_free_bytes": f"min by ({_OF}) ({free} > 0)",
     }
 
 

@@ -55,9 +55,8 @@ PURCHASES = (
 )
 
 
-def tables(directory: Path) -> Tables:
-    """Of an incident's directory."""
-    kept = Path(record.BUNDLE)
+def tables(directory: Path, kept: Path = Path(record.BUNDLE)) -> Tables:
+    """Of an incident's directory, in which its bundle is kept."""
     found = Tables(
         directory,
         {

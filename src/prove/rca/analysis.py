@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from prove.rca import blame, confidence, evidence, logs, metrics, spans, structure, timing
-from prove.rca.blame import Blame
+from prove.rca import blame, confidence, ending, evidence, logs, metrics, spans, structure, timing
+from prove.rca.blame import Blame, Row
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
 from prove.rca.model import Analysis, Call, Cause, Evidence
 from prove.rca.spans import Trees
@@ -36,6 +36,8 @@ class Findings:
     """Those that are logged as errors."""
     changes: pl.DataFrame
     """metrics.changes"""
+    lines: pl.DataFrame
+    """Of spans: row, template (number)."""
 
 
 def analyse(bundle: Bundle, signals: frozenset[str] = SIGNALS) -> Analysis:
@@ -73,6 +75,7 @@ def find(bundle: Bundle) -> Findings:
         templates=names,
         severe=severe,
         changes=metrics.changes(bundle.metrics),
+        lines=lines,
     )
 
 
@@ -94,7 +97,8 @@ def conclude(
         max((blame.certainty(row, found.severe) for row in behaviour.rows), default=0.0),
         weights or confidence.FITTED,
     )
-    teller = evidence.Teller(trees, found.templates, found.severe)
+    measured = frozenset(bundle.metrics["service"].unique())
+    teller = evidence.Teller(trees, found.templates, found.severe, measured)
 
     def told(place: int, name: str) -> tuple[Evidence, ...]:
         evidence = teller.tell(name, blames.get(name, {}))
@@ -115,6 +119,7 @@ def conclude(
             confidence=share,
             evidence=told(place, name) if place < TOLD else (),
             path=evidence.path(symptom, name, callees),
+            seen_by=teller.seen_by(name),
         )
         for place, (name, share) in enumerate(
             zip(order, confidence.shares(scores, sure), strict=True)
@@ -133,6 +138,13 @@ def conclude(
         calls=found.calls,
         blame={name: total[name] / weight for name in order if total.get(name, 0) > 0},
         notes=evidence.lacking(bundle, trees),
+        ending=ending.tell(
+            bundle,
+            trees,
+            symptom,
+            _leading(blames.get(order[0], {})) if order else None,
+            found.lines,
+        ),
     )
 
 
@@ -262,6 +274,12 @@ def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
     for caller, callee in bundle.edges.iter_rows():
         found.setdefault((caller, callee), Call(caller, callee))
     return tuple(found.values())
+
+
+def _leading(of: Mapping[str, Blame]) -> Row | None:
+    """The row that counts most, of the signal that does."""
+    rows = max(of.values(), key=lambda each: each.bits, default=Blame()).rows
+    return rows[0] if rows else None
 
 
 def _entrance(trees: Trees) -> str | None:

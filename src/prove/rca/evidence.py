@@ -12,6 +12,7 @@ from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
 from prove.rca.model import Evidence, Kind, Signal
 from prove.rca.spans import Trees
 from prove.rca.structure import NOTHING
+from prove.units import count
 
 SLOW_TOO, SHIFTED, MOST_OF_IT = 0.05, 0.1, 0.75
 """Of what is lost outside, and of Cliff's delta, and of its operations: what a lack of processor
@@ -32,13 +33,27 @@ class Teller:
     """Of one incident."""
 
     def __init__(
-        self, trees: Trees, templates: Sequence[str] = (), severe: Set[int] = frozenset()
+        self,
+        trees: Trees,
+        templates: Sequence[str] = (),
+        severe: Set[int] = frozenset(),
+        measured: Set[str] = frozenset(),
     ) -> None:
+        """`measured`: services that have metrics."""
         self._trees = trees
         self._templates, self._severe = templates, severe
         self._services = trees.ops["service"].to_list()
         self._names = trees.ops["name"].to_list()
         self._during = trees.spans.filter(pl.col("window") == INCIDENT)
+        self._measured = measured
+        self._seen = frozenset(self._services)
+
+    def seen_by(self, service: str) -> tuple[str, ...]:
+        """Those whose calls to a service are all that is seen of it; () where it is seen itself."""
+        if service in self._seen or service in self._measured or self._trees.spans.is_empty():
+            return ()
+        asking = self._trees.spans.filter(pl.col("callee") == service)["service"]
+        return tuple(asking.unique().sort().to_list())
 
     def tell(self, service: str, found: Mapping[str, Blame]) -> tuple[Evidence, ...]:
         """The evidence against a service: of the signals that count, that which counts most first.
@@ -140,43 +155,54 @@ class Teller:
         return "cpu" if mine.height > 1 and slower >= MOST_OF_IT * mine.height else "latency"
 
     def _time(self, service: str, row: Row) -> Evidence:
-        name = self._names[row["op"]]
+        name, where = self._names[row["op"]], self._services[row["op"]]
         before, after = row["healthy_ms"], row["after_ms"]
-        spans = (
-            f"median of {row['n_after']:,} spans, before of {row['n_before'] + row['n_local']:,}"
+        numbers = (
+            f"{ms(after)} now, {ms(before)} before"
+            f" ({_times(before, after)}; medians of {count(row['n_after'], 'span')} and of"
+            f" {row['n_before'] + row['n_local']:,})"
         )
-        numbers = f"{_ms(after)}, {_ms(before)} before ({spans})"
+        callee = row["callee"]
         if row["side"] == "inside":
-            told = f"`{name}` of {service} itself takes {numbers}"
+            told = f"`{name}` of {service} takes by itself {numbers}"
+        elif self.seen_by(callee):
+            told = (
+                f"calls of {where} to {callee}, which sends no telemetry, (`{name}`) take {numbers}"
+            )
         elif row["side"] == "asked":
             told = (
-                f"calls of {row['service']} to {service} (`{name}`) spend outside of its spans, on"
-                f" the network or until they are served, {numbers}"
+                f"calls of {where} to {service} (`{name}`) wait longer than {service} works at"
+                f" them, on the network or until they are served: {numbers}"
             )
         else:
-            told = f"calls of {service} to {row['callee']} (`{name}`) wait {numbers}"
+            told = (
+                f"calls of {service} to {callee} (`{name}`) wait longer than {callee} works at"
+                f" them: {numbers}"
+            )
         chosen = self._during.filter(pl.col("op") == row["op"])
         if row["callee"] is not None:
             chosen = chosen.filter(pl.col("callee") == row["callee"])
         slowest = chosen.sort("own_ms", descending=True)["trace"]
         return Evidence(
             "time",
-            f"{told}: {_ms(row['loss_ms'])} more in each request of the incident.",
+            f"{told}. That is {ms(row['loss_ms'])} more a request, on average over all requests.",
             name,
             before,
             after,
             "ms",
             row["bits"],
             self._ids(slowest),
-            self._spans_query(row["op"]),
+            self._time_query(row),
+            where,
+            asks=callee or "",
         )
 
     def _behaviour(self, service: str, row: Row) -> Evidence:
         name, where = self._names[row["op"]], self._services[row["op"]]
         told = f"`{name}` of {where} {self._does(row)}"
         share = (
-            f"{row['rate']:.0%} of the time (in {row['n_after']:,} traces), {row['healthy']:.0%}"
-            f" before (in {row['n_before']:,})"
+            f"{percent(row['rate'])} of the time now ({count(row['n_after'], 'trace')}),"
+            f" {percent(row['healthy'])} before ({row['n_before']:,})"
         )
         called = where != service and row["kind"] == "failure"
         whose = "" if where == service or called else f", and so do other callers of {service}"
@@ -196,7 +222,9 @@ class Teller:
         elif row["kind"] == "failure":
             chosen = chosen.filter("failed")
         if called:
-            told = f"calls of {where} to {service} (`{name}`) fail"
+            dark = ", which sends no telemetry," if self.seen_by(service) else ""
+            told = f"calls of {where} to {service}{dark} (`{name}`) fail"
+        template = self._template(row)
         return Evidence(
             signal,
             f"{told} {share}{whose}.",
@@ -206,21 +234,32 @@ class Teller:
             "share of spans",
             row["bits"],
             self._ids(chosen["trace"]),
-            _logs_query(where) if signal == "logs" else self._spans_query(row["op"]),
+            self._event_query(row),
+            where,
+            asks=service if called else "",
+            template=template,
         )
+
+    def _template(self, row: Row) -> str:
+        """The line whose coming or going is told: that before it, where nothing follows."""
+        if row["kind"] not in ("log", "then"):
+            return ""
+        return self._templates[row["after"] if row["event"] == NOTHING else row["event"]]
 
     def _silence(self, service: str, row: Row) -> Evidence:
         return Evidence(
             "errors",
-            f"For {row['rate']:.0%} of the time {service} does nothing, while requests that don't"
-            f" need it are served; its longest pause before was {_ms(row['pause_s'] * 1000)}.",
+            f"For {percent(row['rate'])} of the time {service} does nothing, while requests that"
+            " don't need it are served; its longest pause before was"
+            f" {ms(row['pause_s'] * 1000)}.",
             self._names[row["op"]],
             row["healthy"],
             row["rate"],
             "share of time",
             row["bits"],
             (),
-            self._spans_query(row["op"]),
+            _pauses_query(service),
+            service,
         )
 
     def _does(self, row: Row) -> str:
@@ -245,31 +284,88 @@ class Teller:
 
     def _metric(self, service: str, row: Row) -> Evidence:
         away = abs(row["shift"])
-        far = "" if away > FAR else f": {away:,.1f} times its usual spread away"
+        far = "" if away > FAR else f"; {away:,.3g} times its usual spread away"
         of = f" ({row['instance']})" if row.get("instance") else ""
+        now, before = row["after"], row["healthy"]
+        times = _times(before, now, "as much")
         return Evidence(
             "metrics",
-            f"`{row['metric']}` of {service}{of} is {row['after']:,.4g}, {row['healthy']:,.4g} in"
-            f" the healthy time{far}.",
+            f"`{row['metric']}` of {service}{of} is {number(now)} now (mean), {number(before)}"
+            f" before (median){f': {times}' if times else ''}{far}.",
             row["metric"],
             row["healthy"],
             row["after"],
             "",
             row["bits"],
             (),
-            f"SELECT time_unix_s, value FROM metrics WHERE service = {_text(service)}"  # noqa: S608
-            f" AND metric = {_text(row['metric'])} ORDER BY time_unix_s",
+            "SELECT part, count(*) AS n, median(value), avg(value) FROM rca_metrics WHERE service ="  # noqa: S608
+            f" {_text(service)} AND metric = {_text(row['metric'])} AND instance IS NOT DISTINCT"
+            f" FROM {_text(row.get('instance'))} GROUP BY part ORDER BY part",
+            service,
+            row.get("instance"),
         )
 
     def _ids(self, traces: pl.Series) -> tuple[str, ...]:
         first = traces.unique(maintain_order=True).head(MOST)
         return tuple(str(self._trees.trace_ids[int(each)]) for each in first)
 
-    def _spans_query(self, op: int) -> str:
+    def _op(self, op: int, of: str = "") -> str:
+        """That a row of rca_spans is of an operation, in SQL."""
+        return f"{of}service = {_text(self._services[op])} AND {of}name = {_text(self._names[op])}"
+
+    def _time_query(self, row: Row) -> str:
+        asked = "asks IS NULL"
+        if row["callee"] is not None:
+            answer = None if row["callee_op"] < 0 else self._names[row["callee_op"]]
+            asked = f"asks = {_text(row['callee'])} AND asks_for IS NOT DISTINCT FROM "
+            asked += _text(answer)
         return (
-            "SELECT trace_id, span_id, (end_unix_nano - start_unix_nano) / 1e6 AS ms FROM spans"  # noqa: S608
-            f" WHERE service = {_text(self._services[op])} AND name = {_text(self._names[op])}"
-            " ORDER BY ms DESC"
+            "SELECT part, count(*) AS spans, median(own_ms) AS own_ms FROM rca_spans WHERE"  # noqa: S608
+            f" {self._op(row['op'])} AND {asked} AND NOT failed_below GROUP BY part ORDER BY part"
+        )
+
+    def _event_query(self, row: Row) -> str:
+        """Of each part's traces, the share of such spans that have the event."""
+        mine, kind, event = self._op(row["op"], "s."), row["kind"], row["event"]
+        free = "NOT s.failed_below AND NOT s.failed AND NOT s.gave_up"
+        if kind == "failure":
+            free = "NOT s.failed_below AND (NOT s.gave_up OR s.asks IS NOT NULL)"
+            return _shares("s.failed", f"rca_spans s WHERE {mine} AND {free}")
+        inner = "c.part = s.part AND c.trace_id = s.trace_id"
+        if kind in ("child", "again"):
+            more = 1 if kind == "again" else 0
+            has = (
+                f"(SELECT count(*) > {more} FROM rca_spans c WHERE {inner}"  # noqa: S608
+                f" AND c.parent_span_id = s.span_id AND {self._op(event, 'c.')})"
+            )
+            return _shares(has, f"rca_spans s WHERE {mine} AND {free}")
+        if kind == "log":
+            line = f"c.template = {_text(self._templates[event])}"
+            has = (
+                f"EXISTS (SELECT 1 FROM rca_logs c WHERE {inner}"  # noqa: S608
+                f" AND c.span_id = s.span_id AND {line})"
+            )
+            return _shares(has, f"rca_spans s WHERE {mine} AND {free}")
+        if kind == "next":
+            what, order, table, key = "name", "start_unix_nano", "rca_spans", "parent_span_id"
+            what = "c.service || ' ' || c.name"
+            names = [
+                None if each == NOTHING else f"{self._services[each]} {self._names[each]}"
+                for each in (row["after"], event)
+            ]
+        else:
+            what, order, table, key = "c.template", "time_unix_nano", "rca_logs", "span_id"
+            names = [
+                None if each == NOTHING else self._templates[each] for each in (row["after"], event)
+            ]
+        follows = (
+            f"SELECT s.part, s.trace_id, {what} AS this, lead({what}) OVER (PARTITION BY s.part,"  # noqa: S608
+            f" s.trace_id, s.span_id ORDER BY c.{order}) AS next FROM rca_spans s JOIN {table} c ON"
+            f" {inner} AND c.{key} = s.span_id WHERE {mine} AND {free}"
+        )
+        return _shares(
+            f"s.next IS NOT DISTINCT FROM {_text(names[1])}",
+            f"({follows}) s WHERE s.this = {_text(names[0])}",
         )
 
 
@@ -324,8 +420,33 @@ _ALERTED: Mapping[str, Kind] = {
 """Kinds by an alert's signal."""
 
 
-def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if abs(value) >= 100 else f"{value:,.3g} ms"
+def ms(value: float) -> str:
+    """`83.7 ms`, `1.2 s`: three digits."""
+    return f"{number(value)} ms" if abs(value) < 1000 else f"{number(value / 1000)} s"
+
+
+def number(value: float) -> str:
+    """Three digits, and all that are before the point."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-4 or not value else f"{value:.2e}"
+
+
+def percent(share: float) -> str:
+    """Whole, but never 0% or 100% where that isn't so."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+
+
+def _times(before: float, after: float, what: str = "as long") -> str:
+    """`11 times as long`; '' where there is nothing to divide by."""
+    if before <= 0 or after < 0:
+        return "" if what != "as long" else "from nothing"
+    times = after / before
+    if times >= 10:
+        return f"{times:,.0f} times {what}"
+    return f"{times:.1f} times {what}" if times >= 0.1 else f"{times:.2g} times {what}"
 
 
 def _cut(text: str) -> str:
@@ -333,8 +454,22 @@ def _cut(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
+    """As SQL writes it."""
+    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"
 
 
-def _logs_query(service: str) -> str:
-    return f"SELECT time_unix_nano, severity, body FROM logs WHERE service = {_text(service)}"  # noqa: S608
+def _shares(has: str, rows: str) -> str:
+    """SQL: of each part, how many traces, and the mean share of their rows that have something."""
+    return (
+        f"SELECT part, count(*) AS traces, avg(share) AS share FROM (SELECT s.part, s.trace_id,"  # noqa: S608
+        f" avg(({has})::INT) AS share FROM {rows} GROUP BY s.part, s.trace_id)"
+        " GROUP BY part ORDER BY part"
+    )
+
+
+def _pauses_query(service: str) -> str:
+    return (
+        "SELECT part, make_timestamp_ns(start_unix_nano) AS after, (lead(start_unix_nano) OVER"  # noqa: S608
+        " (PARTITION BY part ORDER BY start_unix_nano) - start_unix_nano) / 1e9 AS pause_s FROM"
+        f" rca_spans WHERE service = {_text(service)} ORDER BY pause_s DESC NULLS LAST LIMIT 10"
+    )

@@ -27,10 +27,10 @@ Reason = Literal["no fault visible", "load only", "two candidates can't be told 
 class Evidence:
     """One thing that was seen, as a sentence with its numbers.
 
-    `bits` is how much it says; `subject` the operation, metric or log template; `baseline` and
-    `incident` the two numbers that are compared, in `unit`. `trace_ids` are examples of the
-    incident; `query` finds it again in the bundle (DuckDB's SQL, tables spans, baseline_spans,
-    metrics, logs).
+    `bits` is how much it says; `subject` the operation or metric; `baseline` and `incident` the two
+    numbers that are compared, in `unit`. `trace_ids` are examples of the incident; `query` gives
+    the numbers again (DuckDB's SQL, tables as in prove.cause.asked). `service` and `instance` are
+    those whose telemetry it is, `asks` whom it calls there, `template` the line of its log.
     """
 
     signal: Signal
@@ -42,6 +42,10 @@ class Evidence:
     bits: float
     trace_ids: tuple[str, ...] = ()
     query: str = ""
+    service: str = ""
+    instance: str | None = None
+    asks: str = ""
+    template: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Cause:
     """A candidate. `service` may be an uninstrumented dependency, known from calls to it alone.
 
     score: bits of evidence that no other candidate explains; confidence: the chance, in [0, 1],
-    that this is the cause; path: services from the symptom to it.
+    that this is the cause; path: services from the symptom to it; seen_by: where it sends no
+    telemetry itself, those whose calls to it are seen.
     """
 
     service: str
@@ -59,6 +64,15 @@ class Cause:
     confidence: float
     evidence: tuple[Evidence, ...] = ()
     path: tuple[str, ...] = ()
+    seen_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Whether the symptom is still there in the last part of the incident's window."""
+
+    state: Literal["goes on", "over", "not known"]
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,7 @@ class Analysis:
     """What was lacking, a sentence each."""
     seconds: float = 0.0
     """That it took."""
+    ending: Ending = Ending("not known", "Whether it is over can't be told.")
 
     @property
     def ranking(self) -> list[str]:

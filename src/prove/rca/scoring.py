@@ -250,7 +250,8 @@ def fit(of: Sequence[Case]) -> confidence.Weights:
         w -= step
         if np.abs(step).max() < 1e-8:
             break
-    return confidence.Weights(*(float(each) for each in w))
+    base, bits, margin = (float(each) for each in w)
+    return confidence.Weights(base, bits, margin, len(of))
 
 
 def resampled(of: Sequence[Case], k: int, seed: int = 1) -> tuple[float, float]:

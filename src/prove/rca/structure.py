@@ -33,13 +33,13 @@ def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
     spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
     windows = ((against, "before"), (INCIDENT, "after"))
     traces = {window: max(1, n) for window, n in _traces(spans).items()}
-    seen, cases = _seen(spans, lines)
+    having, cases = seen(spans, lines)
     per_trace = cases.group_by("window", "trace", *CASE).agg(pl.len().alias("spans"))
     totals = per_trace.group_by(CASE).agg(
         (pl.col("window") == window).sum().alias(f"n_{name}") for window, name in windows
     )
     shares = (
-        seen.group_by("window", "trace", *EVENT)
+        having.group_by("window", "trace", *EVENT)
         .agg(pl.len().alias("having"))
         .join(per_trace, on=["window", "trace", *CASE], how="left")
         .with_columns((pl.col("having") / pl.col("spans")).alias("share"))
@@ -156,7 +156,7 @@ def _traces(spans: pl.DataFrame) -> dict[int, int]:
     return dict(spans.group_by("window").agg(pl.col("trace").n_unique()).iter_rows())
 
 
-def _seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """A row for each span and event that it has, and one for each span and case that it is.
 
     What a span does whose failure, or whose callees', explains it, is no event.
