@@ -1,6 +1,7 @@
 """The chart with Envoy before each service: what its proxies are told, as a real Envoy takes it."""
 
 import base64
+import json
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.support.stack import Stack
 
 NAMESPACE, DOMAIN = "elsewhere", "trust.example"
 PROXIES = ("edge", *kubernetes.PORTS)
+CHECKOUT_S = 10
+"""The Order Service's own limit, which the chart leaves as it is."""
 
 
 @cache
@@ -96,6 +99,25 @@ def test_a_pod_serves_on_until_proxies_know_that_it_goes() -> None:
     assert pause >= 30 + 5
     env = {each["name"]: each.get("value") for each in container["env"]}
     assert spec["terminationGracePeriodSeconds"] >= pause + int(env["SHUTDOWN_GRACE_S"])
+
+
+def test_the_edge_goes_when_nobody_can_have_begun_anything() -> None:
+    """On a kept connection, for 15 s after a Service has dropped it, and that takes 10 s more."""
+    told = json.loads(one("ConfigMap", "mesh-edge")["data"]["envoy.json"])
+    doors = [
+        filter_["typed_config"]
+        for listener in told["static_resources"]["listeners"]
+        if listener["traffic_direction"] == "OUTBOUND"
+        for filter_ in listener["filter_chains"][0]["filters"]
+    ]
+    assert len(doors) == 4
+    for door in doors:
+        limits = door["common_http_protocol_options"]
+        assert door["http1_safe_max_connection_duration"]
+        kept_s = sum(int(limits[each][:-1]) for each in ("idle_timeout", "max_connection_duration"))
+        spec = one("Deployment", "edge")["spec"]["template"]["spec"]
+        pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert kept_s + CHECKOUT_S < pause < spec["terminationGracePeriodSeconds"]
 
 
 def test_who_has_no_proxy_asks_by_the_edge() -> None:

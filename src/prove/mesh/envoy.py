@@ -255,6 +255,8 @@ def _outbound(proxy: Proxy, mesh: Mesh, door: Outbound) -> Json:
     probed = door.by_path and door.called is not None and not door.outside
     quiet = [_quiet(path, edges[-1].name) for path in HEALTH] if probed else []
     more: Json = {"forward_client_cert_details": "SANITIZE"}
+    if door.by_path:
+        more |= _SHORT_LIVED
     if door.outside:
         more["use_remote_address"] = True
     else:
@@ -327,14 +329,22 @@ def _manager(
         merge_slashes=True,
         path_with_escaped_slashes_action="REJECT_REQUEST",
         early_header_mutation_extensions=[no_retries],
-        common_http_protocol_options={"idle_timeout": "300s"},
         tracing=_tracing(proxy),
         route_config=_routes(name, routes),
         http_filters=[*filters, _ROUTER],
         local_reply_config={"body_format": _PROBLEM},
         access_log=[_ACCESS_LOG],
-        **(more or {}),
+        **({"common_http_protocol_options": {"idle_timeout": "300s"}} | (more or {})),
     )
+
+
+# Of who comes in by the edge, which ends without waiting for what is under way: 15 s after a Service
+# has dropped it, nobody may begin anything on a connection that was kept.
+_SHORT_LIVED: Json = {
+    "common_http_protocol_options": {"idle_timeout": "5s", "max_connection_duration": "10s"},
+    # By an answer that says so, rather than between two requests.
+    "http1_safe_max_connection_duration": True,
+}
 
 
 _PROBLEM = {
