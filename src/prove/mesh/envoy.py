@@ -338,8 +338,8 @@ def _manager(
     )
 
 
-# Of who comes in by the edge, which ends without waiting for what is under way: 15 s after a Service
-# has dropped it, nobody may begin anything on a connection that was kept.
+# Of who comes in by the edge, which ends without waiting for what is under way: 15 s after a
+# Service has dropped it, nobody may begin anything on a connection that was kept.
 _SHORT_LIVED: Json = {
     "common_http_protocol_options": {"idle_timeout": "5s", "max_connection_duration": "10s"},
     # By an answer that says so, rather than between two requests.
