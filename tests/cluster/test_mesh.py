@@ -408,7 +408,7 @@ def test_one_of_three_that_always_fails_is_left_alone(mesh: Mesh, figures: Figur
 def asked(port: int, path: str, count: int, workers: int = 2) -> list[int]:
     """The statuses of so many requests, by clients that keep their connections and don't hurry.
 
-    As fast as can be, they would take two cores from the kubelet's probes, and ready pods with them.
+    As fast as can be, they would take two cores from the kubelet's probes, and so the ready pods.
     """
 
     def some(number: int) -> list[int]:
