@@ -174,9 +174,11 @@ def test_policies_are_enforced_and_without_the_enforcer_they_are_not(
 
 # A cluster of its own: up to the first pod, then ended as its second argument says.
 RUN = """
+import signal
 import sys
 from tests.cluster import toys
 from tests.cluster.lab import Cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins deaf to it
 with Cluster("bridge") as lab:
     lab.kubectl.make_namespace(toys.namespace("own"))
     lab.kubectl.apply(toys.pod("web"), namespace="own")
