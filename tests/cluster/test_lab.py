@@ -178,7 +178,7 @@ import signal
 import sys
 from tests.cluster import toys
 from tests.cluster.lab import Cluster
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins deaf to it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is deaf to it
 with Cluster("bridge") as lab:
     lab.kubectl.make_namespace(toys.namespace("own"))
     lab.kubectl.apply(toys.pod("web"), namespace="own")
@@ -206,7 +206,7 @@ def test_nothing_stays(end: signal.Signals | None) -> None:
         assert host.traces() != before
         if end is not None:
             process.send_signal(end)
-            process.wait()  # before its stdin is closed, which would end it too
+            process.wait(120)  # before its stdin is closed, which would end it too
 
     def as_before() -> bool:
         if end is signal.SIGKILL:
