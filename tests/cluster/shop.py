@@ -250,6 +250,8 @@ def lab_values(registry: str) -> dict[str, Any]:
         images.chart_values(registry),
         {
             **dict.fromkeys(SERVICES, two),
+            # Two cores can't carry the customers for whom the chart's own request would be too low.
+            "product": {**two, "resources": {"requests": {"cpu": "120m"}}},
             "environment": "lab",
             "alerts": {"profile": "drill"},
             "grafana": {"enabled": False},  # its image can't be built

@@ -14,7 +14,7 @@ from tests.cluster.shop import NAMESPACE, PORTS, SERVICES, Shop
 
 QUIET = 2
 """Orders a second."""
-VISITS = 120
+VISITS = 50
 """Looks at a page of goods a second: what costs the product service alone."""
 MINIMUM = 2
 
