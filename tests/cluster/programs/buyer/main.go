@@ -5,7 +5,7 @@
 //	                 and how fast
 //	buyer stats      what was asked for so far, as JSON
 //	buyer orders     the ids of all confirmed orders, one a line
-//	buyer forget     begin anew with the quantiles of latency
+//	buyer forget     begin anew with the quantiles of latency, and with the failures told in full
 //	buyer rate N     N orders a second from now on; 0 rests
 //	buyer browse N   N looks at a page of goods a second; 0 rests
 package main
@@ -229,11 +229,11 @@ func (c *crowd) serve() {
 		}
 		_ = json.NewEncoder(w).Encode(c.stats)
 	})
-	// The quantiles are of the time since the last call.
+	// Quantiles and failures in full are of the time since the last call.
 	http.HandleFunc("POST /forget", func(http.ResponseWriter, *http.Request) {
 		c.lock.Lock()
 		defer c.lock.Unlock()
-		c.latencies = nil
+		c.latencies, c.stats.Failures = nil, []Failure{}
 	})
 	http.HandleFunc("GET /orders", func(w http.ResponseWriter, _ *http.Request) {
 		c.lock.Lock()
