@@ -16,7 +16,10 @@ import yaml
 _PATHS = {
     **{
         kind: ("api/v1", f"{kind}s")
-        for kind in ("pod", "node", "secret", "service", "serviceaccount", "resourcequota")
+        for kind in (
+            *("pod", "node", "namespace", "secret", "service", "serviceaccount"),
+            "resourcequota",
+        )
     },
     "deployment": ("apis/apps/v1", "deployments"),
     "hpa": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
