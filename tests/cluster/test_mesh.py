@@ -420,7 +420,7 @@ def asked(port: int, path: str, count: int, workers: int = 2) -> list[int]:
                 answer = connection.getresponse()
                 answer.read()
                 found.append(answer.status)
-                time.sleep(0.025)
+                time.sleep(0.06)
         return found
 
     with ThreadPoolExecutor(workers) as pool:
