@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import secrets
 import sqlite3
 import subprocess
 import tempfile
@@ -124,15 +125,39 @@ class Shop:
                 timeout=30,
             ).raise_for_status()
 
+    def order(self, sku: str) -> str:
+        """One order at the customers' door; the id of its trace."""
+        trace = secrets.token_hex(16)
+        with self.forward(*self.door("order")) as port:
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/api/v1/orders",
+                json={
+                    "customer_id": "traced",
+                    "lines": [{"sku": sku, "quantity": 1}],
+                    "payment_method": "tok_approve",
+                },
+                headers={
+                    "Idempotency-Key": secrets.token_hex(16),
+                    "traceparent": f"00-{trace}-{secrets.token_hex(8)}-01",
+                },
+                timeout=30,
+            )
+        assert answer.status_code == 201, answer.text
+        return trace
+
+    def door(self, service: str) -> tuple[str, int]:
+        """Where customers find a service, as `forward` takes it: at the edge, if there is one."""
+        if self.meshed:
+            return "service/edge", kubernetes.EDGE_PORT
+        return f"service/{service}", PORTS[service]
+
     def start_customers(self, rate: int) -> None:
         """The pod that buys, `rate` orders a second."""
-        where = f"{self.namespace}.svc.cluster.local"
-        edge = f"http://edge.{where}:{kubernetes.EDGE_PORT}"
-        environment = {
-            "ORDERS": edge if self.meshed else f"http://order.{where}:{PORTS['order']}",
-            "PRODUCTS": edge if self.meshed else f"http://product.{where}:{PORTS['product']}",
-            "RATE": str(rate),
-        }
+        environment = {"RATE": str(rate)}
+        for name, service in (("ORDERS", "order"), ("PRODUCTS", "product")):
+            target, port = self.door(service)
+            host = f"{target.removeprefix('service/')}.{self.namespace}.svc.cluster.local"
+            environment[name] = f"http://{host}:{port}"
         env = [{"name": name, "value": value} for name, value in environment.items()]
         self.kubectl.apply(toys.pod("buyer", image=BUYER, env=env), namespace=self.clients)
         self.kubectl(

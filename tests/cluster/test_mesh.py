@@ -6,7 +6,6 @@ doors, and from beside them. Istio's objects: test_manifests.py.
 
 import base64
 import json
-import secrets
 import ssl
 import tempfile
 import time
@@ -181,23 +180,7 @@ def mesh(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 
 def test_an_order_is_one_trace_through_edge_and_sidecars(mesh: Mesh, figures: Figures) -> None:
-    trace = secrets.token_hex(16)
-    order = {
-        "customer_id": "mesh",
-        "lines": [{"sku": "LAB-001", "quantity": 1}],
-        "payment_method": "tok_approve",
-    }
-    with mesh.shop.forward("service/edge", kubernetes.EDGE_PORT) as port:
-        answer = httpx.post(
-            f"http://127.0.0.1:{port}{ORDERS}",
-            json=order,
-            headers={
-                "Idempotency-Key": secrets.token_hex(16),
-                "traceparent": f"00-{trace}-{secrets.token_hex(8)}-01",
-            },
-            timeout=30,
-        )
-    assert answer.status_code == 201, answer.text
+    trace = mesh.shop.order("LAB-001")
     kinds = {f"{name}-{kind}" for name in SERVICES for kind in ("service", "proxy")}
     with mesh.shop.forward("service/jaeger", 16686) as port:
 
@@ -392,7 +375,7 @@ def test_one_of_three_that_always_fails_is_left_alone(mesh: Mesh, figures: Figur
                 headers={"Authorization": f"Bearer {shop.secret('admin-token')}"},
                 timeout=30,
             ).raise_for_status()
-        with shop.forward("service/edge", kubernetes.EDGE_PORT) as port:
+        with shop.forward(*shop.door("product")) as port:
             statuses = asked(port, f"{PRODUCTS}?limit=1", 2000)
         failed = sum(status != 200 for status in statuses)
         assert failed  # it was asked

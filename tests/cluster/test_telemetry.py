@@ -1,7 +1,6 @@
 """Telemetry is complete in the cluster too: a trace, logs, metrics, dashboards and a page."""
 
 import json
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,26 +21,9 @@ ATTRIBUTES = ("k8s.namespace.name", "k8s.pod.name", "k8s.node.name", "k8s.deploy
 @pytest.fixture(scope="module")
 def trace_id(shop: Shop) -> str:
     """The trace of one order, bought just now."""
-    trace = secrets.token_hex(16)
-    with shop.forward("service/product", PORTS["product"]) as port:
+    with shop.forward(*shop.door("product")) as port:
         listing = httpx.get(f"http://127.0.0.1:{port}/api/v1/products", timeout=30).json()
-    order = {
-        "customer_id": "telemetry",
-        "lines": [{"sku": listing["items"][0]["sku"], "quantity": 1}],
-        "payment_method": "tok_approve",
-    }
-    with shop.forward("service/order", PORTS["order"]) as port:
-        answer = httpx.post(
-            f"http://127.0.0.1:{port}/api/v1/orders",
-            json=order,
-            headers={
-                "Idempotency-Key": secrets.token_hex(16),
-                "traceparent": f"00-{trace}-{secrets.token_hex(8)}-01",
-            },
-            timeout=30,
-        )
-    assert answer.status_code == 201, answer.text
-    return trace
+    return shop.order(listing["items"][0]["sku"])
 
 
 def test_one_order_is_one_trace_that_names_its_pods(

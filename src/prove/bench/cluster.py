@@ -76,27 +76,25 @@ def _table(known: Figures, of: "tuple[Row, ...]") -> Table:
 Row = tuple[str, Callable[[Figures], str]]
 
 
-def _failed(name: str) -> Callable[[Figures], str]:
-    def text(known: Figures) -> str:
-        found = known[name]
-        return f"**{found['failed']} failed** of {found['requests']} requests"
+def _told(*found: dict[str, Any]) -> str:
+    failed, requests = (sum(each[what] for each in found) for what in ("failed", "requests"))
+    return f"**{failed} failed** of {requests} requests"
 
-    return text
+
+def _failed(name: str) -> Callable[[Figures], str]:
+    return lambda known: _told(known[name])
 
 
 def _rollout(service: str) -> Callable[[Figures], str]:
     def text(known: Figures) -> str:
         found = known["a_rolling_update_of_every_service_fails_no_request"][service]
-        took = found["rollout_seconds"]
-        return f"**{found['failed']} failed** of {found['requests']} requests, in {took:.0f} s"
+        return f"{_told(found)}, in {found['rollout_seconds']:.0f} s"
 
     return text
 
 
 def _mesh_rollouts(known: Figures) -> str:
-    found = [known[f"mesh_rollout_{part}"] for part in ("product", "order", "payment", "edge")]
-    failed, requests = (sum(each[what] for each in found) for what in ("failed", "requests"))
-    return f"**{failed} failed** of {requests} requests"
+    return _told(*(known[f"mesh_rollout_{part}"] for part in _MESH))
 
 
 def _seconds(found: list[int]) -> str:
@@ -112,6 +110,7 @@ def _hpa(name: str) -> Callable[[Figures], str]:
     return text
 
 
+_MESH = ("product", "order", "payment", "edge")
 _EVICTED = "eviction_of_every_pod_fails_no_request_and_loses_no_order"
 _FIGURES: tuple[Row, ...] = (
     (
@@ -141,7 +140,7 @@ _PROOFS: tuple[Row, ...] = (
     (
         "eviction of every pod of the services, one by one",
         lambda known: (
-            f"**{known[_EVICTED]['failed']} failed** of {known[_EVICTED]['requests']} requests; "
+            f"{_told(known[_EVICTED])}; "
             f"{known[_EVICTED]['evicted']} evicted, 0 of {known[_EVICTED]['orders']} orders lost"
         ),
     ),

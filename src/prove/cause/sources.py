@@ -6,6 +6,7 @@ from pathlib import Path
 from prove.cause import foreign
 from prove.errors import UserError
 from prove.incident import record
+from prove.incident.bundle import BUNDLE_FILE
 from prove.rca import bundle
 from prove.rca.analysis import analyse
 from prove.rca.bundle import Bundle
@@ -42,11 +43,20 @@ def at(
     return bundle.read(path)
 
 
+def place(name: str) -> tuple[Path, Path]:
+    """A bundle's directory, or that of an incident's record by its name; where in it the bundle is.
+
+    Raises UserError.
+    """
+    if (Path(name) / BUNDLE_FILE).is_file():
+        return Path(name), Path()
+    return record.find(stack_settings.load().home, name), Path(record.BUNDLE)
+
+
 def kept(name: str) -> Bundle:
-    """That of a directory, or of an incident's record by its name; raises UserError."""
-    if (Path(name) / "bundle.json").is_file():
-        return bundle.read(Path(name))
-    return of_record(record.find(stack_settings.load().home, name))
+    """The bundle that `place` finds; raises UserError."""
+    directory, inside = place(name)
+    return of_record(directory) if inside.parts else bundle.read(directory)
 
 
 def of_record(directory: Path) -> Bundle:

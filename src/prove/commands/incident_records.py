@@ -102,12 +102,9 @@ def query(
 def _tables(name: str, *, with_analysis: bool) -> "Tables":
     """Of a record, or of a bundle alone."""
     from prove.cause import asked, sources
-    from prove.incident import bundle, record, views
-    from prove.stack import settings as stack_settings
+    from prove.incident import views
 
-    alone = (Path(name) / bundle.BUNDLE_FILE).is_file()
-    directory = Path(name) if alone else record.find(stack_settings.load().home, name)
-    answers = views.tables(directory, Path() if alone else Path(record.BUNDLE))
+    answers = views.tables(*sources.place(name))
     if with_analysis:
         asked.add(answers, sources.kept(name))
     return answers

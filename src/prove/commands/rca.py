@@ -153,8 +153,9 @@ def _bundle(
             ("alert_s", "--alert", alert),
         )
     }
-    found = sources.at(Path(str(path)), **times)
-    kept = asked.Kept(str(path), not found.logs.is_empty()) if Path(str(path)).is_dir() else None
+    place = Path(str(path))
+    found = sources.at(place, **times)
+    kept = asked.Kept(str(path), not found.logs.is_empty()) if place.is_dir() else None
     return found, (), kept
 
 

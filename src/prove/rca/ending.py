@@ -166,7 +166,7 @@ def _event(trees: Trees, row: Row, lines: pl.DataFrame) -> _Measure:
     seen, cases = structure.seen(near, lines.join(mine.select("row"), on="row", how="semi"))
     same = (
         (pl.col("op") == row["op"])
-        & (pl.col("case") == _case(row))
+        & (pl.col("case") == row["case"])
         & (pl.col("after") == row["after"])
     )
     event = (pl.col("kind") == row["kind"]) & (pl.col("event") == row["event"])
@@ -180,12 +180,6 @@ def _event(trees: Trees, row: Row, lines: pl.DataFrame) -> _Measure:
     name, where = trees.ops["name"][row["op"]], trees.ops["service"][row["op"]]
     does = "fail" if row["kind"] == "failure" else "behave as the first evidence tells"
     return _Measure(f"spans `{name}` of {where}", does, _by_trace(told))
-
-
-def _case(row: Row) -> str:
-    if row["kind"] in ("next", "then", "failure"):
-        return str(row["kind"])
-    return ""
 
 
 def _metric(bundle: Bundle, service: str, metric: str, instance: str | None) -> Iterator[_Measure]:

@@ -159,8 +159,8 @@ class Teller:
         before, after = row["healthy_ms"], row["after_ms"]
         numbers = (
             f"{ms(after)} now, {ms(before)} before"
-            f" ({_times(before, after)}; medians of {count(row['n_after'], 'span')} and of"
-            f" {row['n_before'] + row['n_local']:,})"
+            f" ({_times(before, after) or 'from nothing'}; medians of"
+            f" {count(row['n_after'], 'span')} and of {row['n_before'] + row['n_local']:,})"
         )
         callee = row["callee"]
         if row["side"] == "inside":
@@ -347,8 +347,8 @@ class Teller:
             )
             return _shares(has, f"rca_spans s WHERE {mine} AND {free}")
         if kind == "next":
-            what, order, table, key = "name", "start_unix_nano", "rca_spans", "parent_span_id"
             what = "c.service || ' ' || c.name"
+            order, table, key = "start_unix_nano", "rca_spans", "parent_span_id"
             names = [
                 None if each == NOTHING else f"{self._services[each]} {self._names[each]}"
                 for each in (row["after"], event)
@@ -442,7 +442,7 @@ def percent(share: float) -> str:
 def _times(before: float, after: float, what: str = "as long") -> str:
     """`11 times as long`; '' where there is nothing to divide by."""
     if before <= 0 or after < 0:
-        return "" if what != "as long" else "from nothing"
+        return ""
     times = after / before
     if times >= 10:
         return f"{times:,.0f} times {what}"

@@ -1,5 +1,6 @@
 // Command buyer is a crowd of customers in a pod: it orders, and looks at goods, at constant rates,
-// whatever becomes of the requests before, and counts. It speaks HTTP on :8080; called with arguments it asks that server.
+// whatever becomes of the requests before, and counts. It speaks HTTP on :8080; called with arguments
+// it asks that server.
 //
 //	buyer            buy until SIGTERM; ORDERS, PRODUCTS (base URLs) and RATE (orders a second) say where
 //	                 and how fast
