@@ -37,6 +37,7 @@ def test_no_order_is_lost_or_charged_twice(database: str, home: Path) -> None:
         *("--seed", "4", "--database", database),
     )
 
+    assert not document["violations"], document
     assert document["verdict"] == "holds", document["stderr"]
     figures = document["figures"]
     assert sum(figures["purchases"].values()) == 2000
@@ -66,7 +67,7 @@ def _caught(mutant: str, database: str, home: Path) -> None:
     arguments = (mutant, "--database", database, "--report", str(home / "evidence"))
     document = verdict(home, "mutants", *arguments)
 
-    assert document["figures"]["caught_by"][mutant], "nothing gave it away"
+    assert document["figures"]["caught_by"][mutant], document["stderr"]
     assert document["verdict"] == "holds"
     page = home / "evidence" / f"verify-mutants-{database}.md"
     assert document["report"] == str(page)
