@@ -16,7 +16,7 @@ from service_kit.testing import PATIENT_S
 
 from prove.incident import catalogue, record, schema
 from tests.support import reviews
-from tests.support.stack import Running, Stack
+from tests.support.stack import Stack
 
 TIMEOUT_S = 1500
 SIX = (
@@ -32,7 +32,7 @@ BY_URL = "order-release-errors"
 OF_TIME = (" in time", " too soon", "recovery:")
 """Ends and begins of expectations that a busy machine may miss."""
 
-pytestmark = pytest.mark.timeout(TIMEOUT_S)
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,44 @@ def leases(drill: Stack) -> list[str]:
     return found
 
 
-def finished(run: Running) -> tuple[dict[str, Any], str]:
-    out, err = run.communicate(timeout=TIMEOUT_S)
-    assert run.returncode in (0, 1), out + err
-    return json.loads(out), err
+def run(
+    stack: Stack, names: list[str], *options: str, env: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """What came of incidents that are as told; each is begun again once.
+
+    For a machine that other tests keep busy may let no steady state come about.
+    """
+    ended: list[dict[str, Any]] = []
+    for _ in range(2):
+        arguments = ("incident", "run", *names, *options, "--load", "0.5", "--json")
+        with stack.start(*arguments, env=env) as running:
+            out, err = running.communicate(timeout=TIMEOUT_S)
+        assert running.returncode in (0, 1), out + err
+        document = json.loads(out)
+        assert [each["scenario"] for each in document["incidents"]] == names
+        assert document["figures"]["wrong_pages"] == 0
+        assert document["figures"]["integrity_differences"] == 0
+        unsteady = [each for each in document["incidents"] if "no steady state" in each["why"]]
+        ended += [each for each in document["incidents"] if each not in unsteady]
+        names = [each["scenario"] for each in unsteady]
+        if not names:
+            break
+    assert not names, err
+    for each in ended:
+        is_as_told(each)
+    return ended
+
+
+def is_as_told(incident: dict[str, Any]) -> None:
+    assert incident["verdict"] in ("holds", "does not hold"), incident["why"]
+    failed = [each for each in incident["expectations"] if not each["holds"]]
+    told = [each for each in failed if not _of_time(each)]
+    assert not told, (incident["scenario"], told)
+    assert incident["figures"]["recovery_s"] is not None
+    assert incident["analysed"]["ranking"], incident["scenario"]
+    directory = Path(incident["record"])
+    assert record.read(directory).id == incident["id"]
+    reviews.check(directory)
 
 
 def test_six_incidents_are_as_told(drill: Stack) -> None:
@@ -70,10 +104,8 @@ def test_six_incidents_are_as_told(drill: Stack) -> None:
     assert families == set(get_args(schema.Family))
     here = [name for name in SIX if name != BY_URL]
 
-    with drill.start("incident", "run", *here, "--load", "0.5", "--json") as run:
-        document, err = finished(run)
+    run(drill, here)
 
-    are_as_told(document, here, err)
     assert not leases(drill)
 
 
@@ -81,35 +113,15 @@ def test_one_of_them_by_url_from_where_no_stack_runs(drill: Stack, tmp_path: Pat
     elsewhere = Stack.at(tmp_path / "elsewhere")
     file = installation(drill, tmp_path)
 
-    with elsewhere.start(
-        *("incident", "run", BY_URL, "--on", str(file), "--load", "0.5", "--json"),
-        env={"PROVE_ADMIN_TOKEN": drill.token},
-    ) as run:
-        document, err = finished(run)
+    (incident,) = run(
+        elsewhere, [BY_URL], "--on", str(file), env={"PROVE_ADMIN_TOKEN": drill.token}
+    )
 
-    are_as_told(document, [BY_URL], err)
-    (incident,) = document["incidents"]
     assert Path(incident["record"]).parent == elsewhere.home / record.DIRECTORY
     assert not (elsewhere.home / "data").exists()
     books = next(each for each in incident["expectations"] if each["what"].startswith("books"))
     assert "books aren't to be read from here" in books["found"]
     assert not leases(drill)
-
-
-def are_as_told(document: dict[str, Any], names: list[str], err: str) -> None:
-    assert [each["scenario"] for each in document["incidents"]] == names
-    for incident in document["incidents"]:
-        assert incident["verdict"] in ("holds", "does not hold"), err
-        failed = [each for each in incident["expectations"] if not each["holds"]]
-        told = [each for each in failed if not _of_time(each)]
-        assert not told, (incident["scenario"], told)
-        assert incident["figures"]["recovery_s"] is not None
-        assert incident["analysed"]["ranking"], incident["scenario"]
-        directory = Path(incident["record"])
-        assert record.read(directory).id == incident["id"]
-        reviews.check(directory)
-    assert document["figures"]["wrong_pages"] == 0
-    assert document["figures"]["integrity_differences"] == 0
 
 
 def installation(drill: Stack, directory: Path) -> Path:
@@ -151,15 +163,15 @@ def test_chaos_toolkit_runs_the_same_file(drill: Stack, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_no_fault(drill: Stack) -> None:
-    with drill.start("incident", "run", "product-cpu") as run:
-        assert run.stderr is not None
-        for line in run.stderr:
+    with drill.start("incident", "run", "product-cpu") as running:
+        assert running.stderr is not None
+        for line in running.stderr:
             if "inject:" in line:
                 break
         time.sleep(1)
-        run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=TIMEOUT_S)
-    assert run.returncode == 130, out + err
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=TIMEOUT_S)
+    assert running.returncode == 130, out + err
     assert not leases(drill)
     assert record.read(record.find(drill.home, "product-cpu")).verdict == "interrupted"
 

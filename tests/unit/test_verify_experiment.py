@@ -1,5 +1,6 @@
-"""What a run in rounds does before its shop is started."""
+"""What a run in rounds does before its shop is started, and how long it waits at its end."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from prove.errors import UserError
 from prove.verify import plan, shop
-from prove.verify.experiment import Experiment, Silent
+from prove.verify.experiment import Experiment, Silent, drained
 from prove.verify.shop import Setup
 
 
@@ -57,3 +58,31 @@ def test_crash_points_of_an_interrupted_round_are_disarmed(
         pass
 
     assert seen == [[]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "ends"),
+    [
+        ([0], True),
+        ([5, 4, 3, 2, 1, 0], True),  # longer than the patience in all
+        ([5, 5, 5, 5, 5, 5, 0], False),
+        ([5, 4, 5, 4, 5, 4, 0], False),  # comes and goes
+    ],
+)
+def test_a_drain_goes_on_as_long_as_ever_fewer_are_left(
+    counts: list[int], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    asked = iter(counts)
+
+    async def sleep(_: float) -> None:
+        nonlocal now_s
+        now_s += 1.0
+
+    async def left() -> int:
+        return next(asked)
+
+    monkeypatch.setattr("prove.verify.experiment.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("prove.verify.experiment.asyncio.sleep", sleep)
+
+    assert asyncio.run(drained(left, patience_s=2.5)) is ends

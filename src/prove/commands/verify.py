@@ -31,6 +31,7 @@ app = typer.Typer(
 RATE_PER_S = 30.0
 """What two cores carry while the shop on them is being killed."""
 ROUND_ORDERS = 10_000
+MUTANT_RUNS = 3
 MUTANT_DRAIN_S = 15.0
 """A dead process's orders are taken up after 4 s; a bug may well keep one from ever ending."""
 
@@ -145,8 +146,8 @@ def verify_mutants(
     """The proof itself is proven: plant known bugs in the services, one by one, and catch each.
 
     Each bug lives in the real code of a service, in its test build only, and gets a small run that
-    is arranged so that it has its effect. Takes some ten seconds a bug. Exit code 1 when one is
-    not caught.
+    is arranged so that it has its effect: up to three, for on a busy machine a process may come too
+    late for it. Takes some ten seconds a bug. Exit code 1 when one is not caught.
 
     Examples:
 
@@ -173,10 +174,14 @@ def verify_mutants(
             shop.ensure_binaries(shop.Setup(home.path), building)
         for number, mutant in enumerate(wanted, start=1):
             status.update(f"{mutant.name} ({number} of {len(wanted)})")
-            setup = shop.Setup(home.path / mutant.name, database.value, env=mutant.environment)
-            result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
-            kinds = (v.kind for v in result.violations if v.kind not in audit.OF_THE_RUN)
-            caught[mutant.name] = list(dict.fromkeys(map(str, kinds)))
+            for attempt in range(1, MUTANT_RUNS + 1):
+                place = home.path / f"{mutant.name}-{attempt}"
+                setup = shop.Setup(place, database.value, env=mutant.environment)
+                result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
+                kinds = (v.kind for v in result.violations if v.kind not in audit.OF_THE_RUN)
+                caught[mutant.name] = list(dict.fromkeys(map(str, kinds)))
+                if caught[mutant.name]:
+                    break
         home.holds = all(caught.values())
     page = None
     if report:

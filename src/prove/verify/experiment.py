@@ -6,11 +6,12 @@ goes on after the last round that was finished.
 """
 
 import asyncio
+import math
 import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,9 @@ from prove.verify.shop import Setup, Shop
 
 PROGRESS = "progress.json"
 DRAIN_S = 120.0
-"""After the heal: an order that isn't finished by then is stuck."""
+"""After the heal: an order that isn't finished when none was for so long is stuck."""
 WATCH_S = 0.2
-UNFINISHED = "SELECT id FROM orders WHERE step <> '' LIMIT 1"
+UNFINISHED = "SELECT count(*) FROM orders WHERE step <> ''"
 
 
 class Watch(Protocol):
@@ -189,21 +190,23 @@ class Experiment:
                     self.watch.phase("healing")
                     await faulty.heal()
                     self.watch.phase("draining")
-                    await self._drain(buying, running)
+                    await self._drain(clients, buying, running)
                 finally:
                     watching.cancel()
                     buying.cancel()
                     await asyncio.gather(watching, buying, return_exceptions=True)
                 return clients.late
 
-    async def _drain(self, buying: "asyncio.Task[None]", running: Shop) -> None:
-        """Until every purchase has its answer and no order is unfinished, `drain_s` at most."""
-        deadline = time.monotonic() + self.drain_s
-        await asyncio.wait([buying], timeout=self.drain_s)
-        if buying.done():
-            buying.result()
-        while await asyncio.to_thread(unfinished, running) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(WATCH_S)
+    async def _drain(self, clients: Clients, buying: "asyncio.Task[None]", running: Shop) -> None:
+        """Until every purchase has its answer and no order is unfinished."""
+
+        async def left() -> int:
+            if buying.done():
+                buying.result()
+            return clients.open + await asyncio.to_thread(unfinished, running)
+
+        if await drained(left, self.drain_s):
+            await buying
 
     async def _tell(
         self,
@@ -305,16 +308,32 @@ class Experiment:
         )
 
 
-def unfinished(running: Shop) -> bool:
-    """Whether there are orders that aren't finished; reads only. Raises UserError."""
+async def drained(left: Callable[[], Awaitable[int]], patience_s: float) -> bool:
+    """Wait until nothing is left; False when for so long no less was than ever before.
+
+    So a busy machine may take its time, and what is stuck is given up all the same.
+    """
+    least, deadline = math.inf, math.inf
+    while now := await left():
+        if now < least:
+            least, deadline = now, time.monotonic() + patience_s
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(WATCH_S)
+    return True
+
+
+def unfinished(running: Shop) -> int:
+    """How many orders aren't finished; reads only. Raises UserError."""
     url = running.databases["order"]
     try:
         if url.startswith("sqlite:///"):
             uri = f"{Path(url.removeprefix('sqlite:///')).as_uri()}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True)) as connection:
-                return connection.execute(UNFINISHED).fetchone() is not None
+                return int(connection.execute(UNFINISHED).fetchone()[0])
         with psycopg.connect(url) as server:
-            return server.execute(UNFINISHED).fetchone() is not None
+            (count,) = server.execute(UNFINISHED).fetchone() or (0,)
+            return int(count)
     except (sqlite3.Error, psycopg.Error) as error:
         raise UserError(f"the order database cannot be read: {error}") from None
 

@@ -1,7 +1,8 @@
 """Bugs that live in the real services' test builds, and for each the run that must catch it.
 
 A proof is worth what it can refute: every bug here breaks a promise in its own way, and its run is
-small and arranged so that the bug has its effect, whatever the timing.
+small and arranged so that the bug has its effect: whatever the timing, but for rivals, of whom the
+second must come before the first's order is taken up again.
 """
 
 import dataclasses
