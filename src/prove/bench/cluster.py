@@ -105,7 +105,10 @@ def _hpa(name: str) -> Callable[[Figures], str]:
     def text(known: Figures) -> str:
         found = known[name]
         steps = " → ".join(str(count) for _, count in found["steps"])
-        return f"after {found['seconds_to_scale']:.0f} s; replicas {steps}"
+        told = f"after {found['seconds_to_scale']:.0f} s; replicas {steps}"
+        if "requests" in found:
+            told += f"; {_told(found)}, P95 of orders {found['p95_ms']} ms"
+        return told
 
     return text
 
