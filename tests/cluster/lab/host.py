@@ -175,19 +175,36 @@ def _sysctls() -> dict[str, str]:
 
 
 def _processes() -> list[str]:
-    """Running programs of the kind a cluster starts; threads of the kernel aside."""
+    """Running programs of the kind a cluster starts; threads of the kernel aside.
+
+    Those of a node are told by its first process, for in one that lives they come and go.
+    """
     kinds = ("containerd", "etcd", "kube", "runc", "pause", "toy", "cilium", "coredns", "metrics-")
-    found = []
-    for directory in Path("/proc").iterdir():
+    found = set()
+    for directory in Path("/proc").glob("[0-9]*"):
         try:
-            state = (directory / "status").read_text()
             name = (directory / "comm").read_text().strip()
+            if name.startswith(kinds) and _status(directory, "State")[0] != "Z":
+                node = _node(directory)
+                found.add(f"of node {node.name}" if node else f"{name} {directory.name}")
         except OSError:
-            continue
-        dead = "\nState:\tZ" in state
-        if directory.name.isdigit() and name.startswith(kinds) and not dead:
-            found.append(f"{name} {directory.name}")
+            continue  # it has ended
     return sorted(found)
+
+
+def _node(process: Path) -> Path | None:
+    """The first process of the outermost process namespace that isn't ours; None in ours."""
+    ours = Path("/proc/self/ns/pid").readlink()
+    first = None
+    while (process / "ns" / "pid").readlink() != ours:
+        first = process
+        process = process.with_name(_status(process, "PPid"))
+    return first
+
+
+def _status(process: Path, field: str) -> str:
+    lines = (process / "status").read_text().splitlines()
+    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{field}:"))
 
 
 def _lines(*command: str) -> list[str]:
