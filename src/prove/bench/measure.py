@@ -126,7 +126,7 @@ class Run(BaseModel):
 
     @property
     def machine(self) -> tuple[str, int, float, str]:
-        """What must be equal for figures to stand on one page."""
+        """What must be equal for figures to be compared."""
         return self.cpu, self.cores, self.memory_gib, self.os
 
 
