@@ -47,13 +47,18 @@ def test_it_comes_up(ground: Ground, figures: Figures) -> None:
 
 
 def test_names_resolve_and_services_spread(kubectl: Kubectl, space: str) -> None:
-    [address] = ask(kubectl, "lookup", f"web.{space}.svc.cluster.local")
-    assert address.split()[1] == kubectl.get("service", "web", space)["spec"]["clusterIP"]
-    # 40 connections on two pods: that one gets none by chance is one in 10^12.
-    answers = ask(kubectl, "get", *["http://web/"] * 40)
     names = {pod["metadata"]["name"] for pod in kubectl.pods(space, "app=web")}
-    assert {answer.split()[0] for answer in answers} == {"200"}
-    assert {answer.split()[1] for answer in answers} == names
+
+    def spread() -> bool:
+        [address] = ask(kubectl, "lookup", f"web.{space}.svc.cluster.local")
+        assert address.split()[1] == kubectl.get("service", "web", space)["spec"]["clusterIP"]
+        # 40 connections on two pods: that one gets none by chance is one in 10^12.
+        answers = ask(kubectl, "get", *["http://web/"] * 40)
+        assert {answer.split()[0] for answer in answers} == {"200"}, answers
+        return {answer.split()[1] for answer in answers} == names
+
+    # The name server and kube-proxy hear of them a moment after they are there.
+    eventually("both pods answer", spread)
 
 
 def test_a_pod_that_is_not_ready_gets_nothing_and_a_sick_one_is_restarted(
