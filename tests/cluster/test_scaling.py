@@ -27,8 +27,9 @@ ERRORS = 0.01
 
 @pytest.fixture(scope="module", autouse=True)
 def calm(shop: Shop) -> Iterator[None]:
-    """Metrics are there, and nothing is scaled up yet."""
+    """Metrics are there, nothing is scaled up yet, and nothing pages as after an installation."""
     shop.customers("rate", str(QUIET))
+    eventually("nothing pages", lambda: not pages(shop, since_s=5), seconds=240)
     for name in SERVICES:
         wait_for_metrics(shop, name)
         wait_for_minimum(shop, name)
