@@ -36,6 +36,8 @@ CHART = repository_root() / "charts" / "prove"
 INBOX = "inbox"
 """A Service of the clients: where alerts are delivered to."""
 GOODS = 20
+ERRORS = 0.01
+"""The share of requests that the objectives allow to fail (observability/slos)."""
 
 
 class HelmError(Exception):

@@ -30,7 +30,17 @@ from prove.tools import ensure
 from tests.cluster import toys
 from tests.cluster.conftest import Figures, Ground
 from tests.cluster.lab.kubectl import eventually
-from tests.cluster.shop import PORTS, RELEASE, SERVICES, HelmError, Shop, lab_values, merged, peers
+from tests.cluster.shop import (
+    ERRORS,
+    PORTS,
+    RELEASE,
+    SERVICES,
+    HelmError,
+    Shop,
+    lab_values,
+    merged,
+    peers,
+)
 from tests.support.stack import Stack
 
 NAMESPACE, CLIENTS = "prove-test-mesh", "prove-test-mesh-clients"
@@ -380,7 +390,7 @@ def test_one_of_three_that_always_fails_is_left_alone(mesh: Mesh, figures: Figur
         failed = sum(status != 200 for status in statuses)
         assert failed  # it was asked
         known_of = mesh.admin("edge", f"/stats?filter={OF_PRODUCT}(membership|outlier_detection)")
-        assert failed / len(statuses) < 0.01, f"{Counter(statuses)}\n{known_of}"
+        assert failed / len(statuses) < ERRORS, f"{Counter(statuses)}\n{known_of}"
         figures.record("mesh_ejection", requests=len(statuses), failed=failed, replicas=3)
         ejections = mesh.admin("edge", f"/stats?filter={EJECTIONS}").strip()
         assert int(ejections.rpartition(": ")[2]) >= 1

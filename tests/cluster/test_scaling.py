@@ -10,7 +10,7 @@ import pytest
 from prove.kubernetes.context import mebibytes
 from tests.cluster.conftest import Figures
 from tests.cluster.lab.kubectl import eventually, is_ready
-from tests.cluster.shop import NAMESPACE, PORTS, SERVICES, Shop
+from tests.cluster.shop import ERRORS, NAMESPACE, PORTS, SERVICES, Shop
 
 QUIET = 2
 """Orders a second."""
@@ -21,8 +21,6 @@ More CPU than the autoscaler wants, and not much more than the pods' request: th
 sure of while new ones start.
 """
 MINIMUM = 2
-ERRORS = 0.01
-"""The share of requests that the objectives allow to fail (observability/slos)."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,6 +20,7 @@ from prove.errors import UserError
 if TYPE_CHECKING:
     from prove.bench.measure import Run
     from prove.verify.experiment import Result
+    from prove.verify.mutants import Mutant
 
 app = typer.Typer(
     name="verify",
@@ -159,9 +160,8 @@ def verify_mutants(
 
     from prove import tools
     from prove.bench import measure
-    from prove.verify import audit, mutants, shop
+    from prove.verify import mutants, shop
     from prove.verify import report as reports
-    from prove.verify.experiment import Experiment, Silent
 
     commit = measure.commit()
     for name in names or ():
@@ -174,14 +174,7 @@ def verify_mutants(
             shop.ensure_binaries(shop.Setup(home.path), building)
         for number, mutant in enumerate(wanted, start=1):
             status.update(f"{mutant.name} ({number} of {len(wanted)})")
-            for attempt in range(1, MUTANT_RUNS + 1):
-                place = home.path / f"{mutant.name}-{attempt}"
-                setup = shop.Setup(place, database.value, env=mutant.environment)
-                result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
-                kinds = (v.kind for v in result.violations if v.kind not in audit.OF_THE_RUN)
-                caught[mutant.name] = list(dict.fromkeys(map(str, kinds)))
-                if caught[mutant.name]:
-                    break
+            caught[mutant.name] = _caught_by(mutant, home.path, database)
         home.holds = all(caught.values())
     page = None
     if report:
@@ -371,6 +364,20 @@ def _home(given: Path | None, name: str, *, keep: bool) -> Iterator[_Home]:
             typer.echo(f"kept in {path}", err=True)
         else:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _caught_by(mutant: "Mutant", home: Path, database: Database) -> list[str]:
+    """The violations that give a bug away, in the first of its runs in which any does."""
+    from prove.verify import audit, shop
+    from prove.verify.experiment import Experiment, Silent
+
+    for run in range(1, MUTANT_RUNS + 1):
+        setup = shop.Setup(home / f"{mutant.name}-{run}", database.value, env=mutant.environment)
+        result = Experiment(mutant.plan, setup, Silent(), drain_s=MUTANT_DRAIN_S).run()
+        kinds = (v.kind for v in result.violations if v.kind not in audit.OF_THE_RUN)
+        if found := list(dict.fromkeys(map(str, kinds))):
+            return found
+    return []
 
 
 def _tell(

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 CNI_PLUGINS = Path("/usr/lib/cni")
 CLANG = Path("/usr/lib/llvm-19/bin/clang")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -181,30 +183,30 @@ def _processes() -> list[str]:
     """
     kinds = ("containerd", "etcd", "kube", "runc", "pause", "toy", "cilium", "coredns", "metrics-")
     found = set()
-    for directory in Path("/proc").glob("[0-9]*"):
+    for process in psutil.process_iter():
         try:
-            name = (directory / "comm").read_text().strip()
-            if name.startswith(kinds) and _status(directory, "State")[0] != "Z":
-                node = _node(directory)
-                found.add(f"of node {node.name}" if node else f"{name} {directory.name}")
-        except OSError:
+            name = process.name()
+            if name.startswith(kinds) and process.status() != psutil.STATUS_ZOMBIE:
+                node = _node(process)
+                found.add(f"of node {node.pid}" if node else f"{name} {process.pid}")
+        except (psutil.Error, OSError):
             continue  # it has ended
     return sorted(found)
 
 
-def _node(process: Path) -> Path | None:
+def _node(process: psutil.Process) -> psutil.Process | None:
     """The first process of the outermost process namespace that isn't ours; None in ours."""
-    ours = Path("/proc/self/ns/pid").readlink()
+    ours = _namespace("self")
     first = None
-    while (process / "ns" / "pid").readlink() != ours:
-        first = process
-        process = process.with_name(_status(process, "PPid"))
+    for each in (process, *process.parents()):
+        if _namespace(each.pid) == ours:  # the machine's own first process can't be asked
+            break
+        first = each
     return first
 
 
-def _status(process: Path, field: str) -> str:
-    lines = (process / "status").read_text().splitlines()
-    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{field}:"))
+def _namespace(pid: object) -> Path:
+    return Path(f"/proc/{pid}/ns/pid").readlink()
 
 
 def _lines(*command: str) -> list[str]:
