@@ -184,10 +184,10 @@ import sys
 from tests.cluster import toys
 from tests.cluster.lab import Cluster
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is deaf to it
-with Cluster("bridge") as lab:
-    lab.kubectl.make_namespace(toys.namespace("own"))
-    lab.kubectl.apply(toys.pod("web"), namespace="own")
-    lab.kubectl("wait", "-n", "own", "--for=condition=Ready", "pod/web", "--timeout=120s")
+with Cluster("bridge") as lab, lab.kubectl.proxied() as kubectl:
+    kubectl.make_namespace(toys.namespace("own"))
+    kubectl.apply(toys.pod("web"), namespace="own")
+    kubectl("wait", "-n", "own", "--for=condition=Ready", "pod/web", "--timeout=120s")
     print("ready", flush=True)
     sys.stdin.read()
 """

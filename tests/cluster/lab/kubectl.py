@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -114,8 +115,10 @@ class Kubectl:
     @contextmanager
     def proxied(self) -> Iterator["Kubectl"]:
         """The same, asking for objects through one `kubectl proxy` that runs meanwhile."""
+        # Where Linux can: the proxy ends with whoever runs it, however that ends.
+        leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         process = subprocess.Popen(
-            [*self.command, "proxy", "--port=0"],
+            [*leash, *self.command, "proxy", "--port=0"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
