@@ -101,7 +101,7 @@ prove: setup ## The full-size proofs, hours of them: the same command goes on wh
 	@for db in sqlite postgres; do $(BIN)/provectl verify faults --kills 200 --database $$db --report docs/evidence || exit 1; done
 	@$(BIN)/provectl verify slos --all --soak 1h --resume .prove/slos --report docs/evidence
 	@for seed in 1 2; do $(BIN)/provectl incident run --all --seed $$seed --report docs/evidence || exit 1; done
-	@for seed in 1 2 3; do $(BIN)/provectl rca collect -o .prove/rca-own --seed $$seed || exit 1; done
+	@for seed in 1 2 3 4; do $(BIN)/provectl rca collect -o .prove/rca-own --seed $$seed || exit 1; done
 	@$(BIN)/provectl rca score .prove/rca-own/bundles --truth .prove/rca-own/truth --report docs/evidence/rca-own.md
 
 lock: $(VENV)/.dev ## Pin requirements/*.in again, with hashes

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from prove.cause.plan import Case
 
-FAULTS, QUIET, DOUBLE = 15, 7, 4
+FAULTS, QUIET, DOUBLE = 10, 5, 3
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def collect(
     three minutes a run. Stopped, the same command goes on where it was. It runs on the drill that
     is up (`provectl up --drill`), else on one of its own.
 
-    A seed's faults come after those of the seed before; after three there have been all. Several
+    A seed's faults come after those of the seed before; after four there have been all. Several
     seeds may be collected into the same DIR, also at once, each with another PROVE_HOME.
 
     DIR then has bundles/own and truth/own, in the form of docs/reference/incident-bundle.md:
