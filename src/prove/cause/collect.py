@@ -125,7 +125,7 @@ def told_windows(
     end_s = (incident.rolled_back_unix_us or incident.ended_unix_us) / 1e6 - case.ends_before_s
     about = Window(start_unix_s=done.start_unix_s + case.begins_after_s, end_unix_s=end_s)
     told = evidence.as_paged(directory, incident.windows, promised, about)
-    healthy_until_s = told.start_unix_s - live.GUARD_INTERVALS * promised.interval_s
+    healthy_until_s = live.healthy_until(told.start_unix_s, promised)
     return Windows(
         baseline=Window(start_unix_s=baseline.start_unix_s, end_unix_s=healthy_until_s),
         incident=told,

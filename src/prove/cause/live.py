@@ -34,6 +34,8 @@ from prove.units import count
 PAGES = 'ALERTS{alertstate="firing", sloth_severity="page"}'
 GUARD_INTERVALS = 2
 """Of rule evaluation between health and incident: what is exported at the begin is of both."""
+GUARD_S = 8.0
+"""At least: a request that hangs is bad only once it has timed out, and its SLI as late."""
 MOST_S = 300.0
 """Of an incident that is looked at, from its begin: later there is more of the same."""
 HEALTHY_S = 300.0
@@ -134,13 +136,18 @@ def _until(page: Page) -> str:
     return "and fires still" if page.ended_s is None else f"until {foreign.stamp(page.ended_s)}"
 
 
+def healthy_until(begun_s: float, promised: Objectives) -> float:
+    """When health ended, of an incident whose SLI went bad then."""
+    return begun_s - max(GUARD_INTERVALS * promised.interval_s, GUARD_S)
+
+
 def healthy_before(begun_s: float, asked: Window, promised: Objectives, *, paged: bool) -> Window:
     """The healthy time that an incident is compared with.
 
     Raises UserError where so little was asked for that none is left, and says how much is needed.
     """
-    guard_s = GUARD_INTERVALS * promised.interval_s
-    end_s = begun_s - guard_s
+    end_s = healthy_until(begun_s, promised)
+    guard_s = begun_s - end_s
     healthy = Window(max(asked.start_unix_s, end_s - HEALTHY_S), end_s)
     if healthy.seconds >= promised.interval_s:
         return healthy
@@ -152,7 +159,7 @@ def healthy_before(begun_s: float, asked: Window, promised: Objectives, *, paged
         needed_s = (guard_s + promised.interval_s) / (1 - QUIET_SHARE)
     enough = command(f"rca --live --since {math.ceil(needed_s / 60)}m")
     raise UserError(
-        f"{why}, less {guard_s} s between them, and of {asked.seconds:,.0f} s that leaves no "
+        f"{why}, less {guard_s:.0f} s between them, and of {asked.seconds:,.0f} s that leaves no "
         f"healthy time: look back further, {enough}"
     )
 

@@ -20,7 +20,7 @@ SEVERITIES: tuple[Severity, ...] = ("severe", "medium", "mild")
 LOADS = ((10.0, 5.0), (6.0, 3.0), (16.0, 8.0))
 """Reads and checkouts a second."""
 HOLD_S = 45.0
-HEALTHY_S = (15.0, 35.0)
+HEALTHY_S = (20.0, 40.0)
 BEGINS_AFTER_S = (-5.0, 10.0)
 ENDS_BEFORE_S = (0.0, 6.0)
 """From which a case's times are drawn: windows must not tell when something was done, or that."""
