@@ -28,6 +28,8 @@ class Shape:
     """Share of requests in which a service asks nobody."""
     unreached: dict[str, float] = field(default_factory=dict)
     """Share of calls to a service that fail before they reach it."""
+    lost: dict[str, float] = field(default_factory=dict)
+    """Share of calls to a service whose answers don't come back."""
     gives_up: int = 0
     """Requests that a service refuses without asking anybody, after a call of its has failed."""
     tries: int = 1
@@ -84,6 +86,8 @@ class Maker:
                         done, bad = begin + wire / 2, True
                     else:
                         done, bad = self._serve(other, trace, call, begin + wire / 2, shape)
+                        if other in shape.lost:
+                            bad = bad or self._random.random() < shape.lost[other]
                     end = done + wire / 2
                     self._add(service, f"ask {other}", trace, call, mine, begin, end, bad, shape)
                     failed = failed or bad

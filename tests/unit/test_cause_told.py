@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import subprocess
 from collections import Counter
@@ -13,8 +14,8 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from prove.cause import advice, asked, drawings, examples, page, text
-from prove.rca.bundle import BASELINE, INCIDENT
+from prove.cause import advice, asked, drawings, examples, foreign, page, text
+from prove.rca.bundle import BASELINE, INCIDENT, LOGS
 from prove.rca.model import Abstention, Cause, Ending, Evidence
 from prove.tracetree import Span
 from tests.support import causes
@@ -118,7 +119,7 @@ def test_steps_follow_from_the_evidence_and_say_what_to_run() -> None:
     assert "the failed `POST /api/v1/payments` of payment-service (52% now, 0% before)" in (
         confirm.text
     )
-    assert "It isn't payment-service if one below failed" in confirm.text
+    assert "its log lines say why" in confirm.text
     assert confirm.commands[0].endswith(f"trace {causes.HURT} --in some/bundle`".strip("`"))
     assert "`threads` of payment-1: 60 now, 12 before" in beside.text
     assert "rca_metrics" not in "".join(beside.commands)  # that one has no query
@@ -149,12 +150,32 @@ def test_who_sends_no_telemetry_is_told_by_whom_it_is_seen() -> None:
     )
     dark = Cause("acquirer", None, "network", 1.0, 0.8, (item,), seen_by=("payment-service",))
     of = causes.analysis(causes=(dark,))
+    assert advice.headline(of).startswith("acquirer: calls to it fail; it, or the way to it, ")
     seen = "acquirer, which sends no telemetry; seen through payment-service's calls to it"
-    assert advice.headline(of).startswith(f"{seen}: calls to it fail; ")
     assert seen in " ".join(read(page.html(of, causes.bundle())).words)
+    line = "acquirer  network  80%, which sends no telemetry; seen through payment-service's calls"
+    assert line in "\n".join(text.lines(of))
     told = " ".join(step.plain for step in advice.steps(of))
     assert "tell whoever runs acquirer" in told
     assert "It is payment-service if its calls to others do so, too." in told
+
+
+@pytest.mark.parametrize(
+    ("answered", "meaning", "step"),
+    [
+        (0.02, "calls don't reach it, or it ends before it answers", "see whether payment-1 runs"),
+        (0.98, "calls to it fail, though it is reached", "see what payment-1 answers"),
+        (None, "it fails", "take payment-service's latest change"),
+    ],
+)
+def test_whether_failed_calls_reach_it_decides_what_to_do(
+    answered: float | None, meaning: str, step: str
+) -> None:
+    first = causes.analysis().causes[0]
+    failing = replace(first.evidence[0], service="order-service", answered=answered)
+    of = causes.analysis(causes=(replace(first, evidence=(failing,)),))
+    assert f": {meaning} (errors)" in advice.headline(of)
+    assert step in " ".join(each.plain for each in advice.steps(of))
 
 
 def _words(command: str) -> list[str]:
@@ -252,6 +273,47 @@ def test_the_example_is_of_the_evidence_and_its_twin_is_healthy() -> None:
     assert max(span.end_us for span in found.healthy) < causes.BEGIN_S * 1e6
 
 
+def test_what_the_example_logged_is_shown_the_most_severe_of_many_lines() -> None:
+    begin_ns = next(
+        row["start_unix_nano"] for row in causes.rows() if row["trace_id"] == causes.HURT
+    )
+    logged = [
+        (begin_ns + at * 1_000_000, "order-service", None, level, f"line <{at}>", causes.HURT, "")
+        for at, level in enumerate(["INFO"] * 9 + ["ERROR"])
+    ]
+    table = pl.DataFrame(
+        [(*row, INCIDENT) for row in logged],
+        schema={**LOGS, "window": pl.Int8},
+        orient="row",
+    )
+    bundle = replace(causes.bundle(), logs=table)
+    found = examples.find(bundle, causes.analysis().causes[0])
+    assert found is not None
+    assert [line.body for line in found.lines] == [f"line <{at}>" for at in (*range(7), 9)]
+    assert found.lines[-1] == examples.Line(9.0, "order-service", "ERROR", "line <9>")
+    words = " ".join(read(page.html(causes.analysis(), bundle)).words)
+    assert "What the hurt one logged" in words
+    assert "line <9>" in words
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_what_began_after_the_caller_had_given_up_is_told(given_up: bool) -> None:
+    late_ns = 200_000_000 if given_up else 0
+    rows = [
+        row
+        | {
+            "start_unix_nano": row["start_unix_nano"] + late_ns,
+            "end_unix_nano": row["end_unix_nano"] + late_ns,
+        }
+        if row["service"] == "payment-service"
+        else row
+        for row in causes.rows()
+    ]
+    bundle = foreign.of_rows("made-up", rows, causes.INCIDENT, causes.HEALTHY)
+    words = " ".join(read(page.html(causes.analysis(), bundle)).words)
+    assert ("until the caller had given up" in words) == given_up
+
+
 def test_of_many_spans_those_of_the_cause_are_drawn_with_those_above_them() -> None:
     def span(number: int, parent: int | None, service: str) -> Span:
         of = None if parent is None else f"s{parent}"
@@ -287,6 +349,24 @@ def test_what_changed_most_is_drawn() -> None:
     ]
     assert set(before) == {0.0}
     assert 40 < max(failing.values) <= 100
+
+
+def test_a_service_that_falls_silent_has_no_spans_a_second_and_a_hole_in_its_median() -> None:
+    bundle = causes.bundle()
+    silent = (pl.col("service") == "payment-service") & (
+        (pl.col("start_unix_nano") / 1e9).is_between(causes.BEGIN_S + 5, causes.BEGIN_S + 30)
+    )
+    bundle = replace(bundle, spans=bundle.spans.filter(~silent))
+    found = {each.name: each for each in examples.series(bundle, causes.analysis().causes)}
+    asked = found["POST /api/v1/payments"]
+    values = dict(zip(asked.times_unix_s, asked.values, strict=True))
+    assert values[causes.BEGIN_S + 10] == 0
+    assert values[causes.BEGIN_S + 35] == 10
+    points = [(float(at), 1.0) for at in (1, 2, 3, 9, 10)]
+    assert [math.isnan(value) for _, value in drawings._broken(points, 1.0)] == [
+        *(False, False, False),
+        *(True, False, False),
+    ]
 
 
 def test_a_request_that_lasts_into_the_incident_is_drawn_once() -> None:

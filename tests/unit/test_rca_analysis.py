@@ -6,7 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from prove.rca import blame, bundle
+from prove.rca import blame, bundle, evidence
 from prove.rca.analysis import analyse
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Alert, Bundle
 from prove.rca.model import Analysis
@@ -70,6 +70,33 @@ def test_who_reaches_nobody_is_at_fault_and_who_is_not_reached_is_told() -> None
     first = found.causes[0].evidence[0]
     assert first.signal == "errors"
     assert first.sentence.startswith("calls of front to cart (`ask cart`) fail ")
+
+
+def test_who_is_not_reached_is_told_from_who_is_and_whose_answers_are_lost() -> None:
+    unreached, lost = (
+        analyse(incident(shape)).causes[0]
+        for shape in (Shape(unreached={"cart": 0.5}), Shape(lost={"cart": 0.5}))
+    )
+    assert (unreached.service, lost.service) == ("cart", "cart")
+    assert unreached.evidence[0].answered == 0
+    assert "100% of the failed ones have no span of cart" in unreached.evidence[0].sentence
+    assert lost.evidence[0].answered == 1
+    assert "cart has spans of 100% of the failed ones" in lost.evidence[0].sentence
+
+
+def test_failures_that_customers_have_are_told_before_those_of_cleaning_up() -> None:
+    def row(op: int, kind: str, bits: float, usual: int, rate: float = 0.9) -> blame.Row:
+        of = {"case": "", "after": -1, "event": op, "n_after": 50, "n_before": usual}
+        return {"op": op, "kind": kind, "bits": bits, "rate": rate, **of}
+
+    cleaning, buying, faint = (
+        row(0, "failure", 3, 30),
+        row(1, "failure", 1, 99),
+        row(2, "failure", 0.1, 999),
+    )
+    branch = [row(3, "child", 2, 80, 0.3), row(3, "again", 2, 80, 0.3), row(3, "next", 2, 80, 0.7)]
+    told = evidence._telling([cleaning, *branch, buying, faint])
+    assert told == [buying, cleaning, branch[0], faint]
 
 
 def test_what_follows_from_a_failure_is_not_held_against_the_caller() -> None:
@@ -234,9 +261,7 @@ def test_an_uninstrumented_dependency_is_named_from_the_calls_to_it() -> None:
     first = found.causes[0]
     assert first.service == "bank", told(found)
     assert first.seen_by == ("pay",)
-    assert "calls of pay to bank, which sends no telemetry, (`ask bank`) take 2" in (
-        first.evidence[0].sentence
-    )
+    assert "calls of pay to bank (`ask bank`) take 2" in (first.evidence[0].sentence)
     assert [each.seen_by for each in found.causes[1:]] == [(), (), ()]
     assert found.causes[0].path == ("front", "pay", "bank")
 

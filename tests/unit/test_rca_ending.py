@@ -59,13 +59,47 @@ def test_what_fails_less_than_before_but_still_does_wanes() -> None:
     assert told.sentence.startswith("It wanes, but is not over")
 
 
+def test_a_share_that_falls_as_more_is_asked_is_no_wane() -> None:
+    """Nine in ten of few fail, then half of six times as many."""
+    most = incident(Shape(fails={"bank": 0.9}), count=200)
+    many = incident(Shape(fails={"bank": 0.5}), count=200, count_after=1200)
+    spans = pl.concat([most.spans.filter(~late()), many.spans.filter(late())])
+
+    told = ending(replace(most, spans=spans))
+
+    assert told.state == "goes on"
+    assert told.sentence.startswith("It is not over")
+    assert told.sentence.endswith("There are 2 times as many a second as in health.")
+
+
+def test_only_the_sort_of_request_that_fails_is_counted() -> None:
+    """Others come in, too, and are well."""
+    hurt = incident(SHAPES["failing"])
+    well = [
+        hurt.spans.filter(pl.col("parent_span_id").is_null()).with_columns(
+            pl.format("look {}-{}", "trace_id", pl.lit(number)).alias("trace_id"),
+            pl.lit("look").alias("name"),
+            pl.lit("unset").alias("status"),
+        )
+        for number in range(5)
+    ]
+
+    told = ending(replace(hurt, spans=pl.concat([hurt.spans, *well])))
+
+    assert told == ending(hurt)
+    assert "requests `serve front` at front fail" in told.sentence
+
+
 def test_where_nobody_asks_at_the_end_it_cannot_be_told() -> None:
     hurt = incident(SHAPES["failing"])
 
     told = ending(replace(hurt, spans=hurt.spans.filter(~late())))
 
     assert told.state == "not known"
-    assert "in the last 15 s of the window there are no requests at front" in told.sentence
+    assert (
+        "in the last 15 s of the window there are no requests `serve front` at front"
+        in told.sentence
+    )
 
 
 def test_where_few_ask_at_the_end_it_cannot_be_told() -> None:

@@ -43,7 +43,7 @@ _MITIGATE: Mapping[Kind, str] = {
     "cpu": "add instances or CPU for {service}, or take its newest release or job back",
     "latency": "take {service}'s latest change back; shorten its callers' limits meanwhile",
     "network": "route around the link to {service} or restore it; a restart won't help",
-    "errors": "take {service}'s latest change or configuration back, or stop asking it",
+    "errors": "take {service}'s latest change or configuration back, or do without it until then",
     "omission": "take {service}'s latest change back; check data that it should have written",
     "overload": "shed or limit the load at the edge, add instances; stop callers' retries",
     "resource": "free or enlarge what is full at {who}; take {service}'s latest change back",
@@ -53,6 +53,15 @@ _MITIGATE_DARK = (
     "ask less of {service}, do without it (a fallback, a queue) or shorten the limits of"
     " {callers}; tell whoever runs {service}"
 )
+_MITIGATE_UNREACHED = (
+    "see whether {who} runs (process, restarts, memory) and can be reached (port, name, the way"
+    " there); start it again, or take its latest change back"
+)
+_MITIGATE_REACHED = (
+    "see what {who} answers: where it refuses (4xx), take the latest change of it or of its callers"
+    " back; where its answers are lost or late, restore the way between them"
+)
+_ASK_UNREACHED = "what ended it: a crash, a lack of memory, a release? Or what lies in between?"
 _ASK_DARK = "is {service} down or slow for all, or for us alone? Its status page or operator tells."
 _ASK: Mapping[Kind, str] = {
     "cpu": "which operation computes more than before? A profile of {who} tells.",
@@ -112,7 +121,7 @@ def of(cause: Cause, analysis: Analysis, source: Source | None = None) -> list[S
         if cause.kind == "network":
             told += f" If {cause.service} is busy, it is that rather than the link: add capacity."
         found.append(Step(told, _numbers_of(metric, source)[:1]))
-    stop = (_MITIGATE_DARK if cause.seen_by else _MITIGATE[cause.kind]).format(**filled)
+    stop = _mitigation(cause).format(**filled)
     when = {
         "goes on": "Mitigate, for it goes on",
         "over": "It is over: mitigate if it comes back",
@@ -120,9 +129,31 @@ def of(cause: Cause, analysis: Analysis, source: Source | None = None) -> list[S
     }[analysis.ending.state]
     state = source.state() if source is not None else ""
     found.append(Step(f"{when}: {stop}.{_runbook(analysis)}", (state,) if state else ()))
-    question = _ASK_DARK if cause.seen_by else _ASK[cause.kind]
-    found.append(Step(f"Ask: {question.format(**filled)}"))
+    found.append(Step(f"Ask: {_question(cause).format(**filled)}"))
     return found
+
+
+def _mitigation(cause: Cause) -> str:
+    if cause.seen_by:
+        return _MITIGATE_DARK
+    reached = _reached(cause)
+    if reached is None:
+        return _MITIGATE[cause.kind]
+    return _MITIGATE_REACHED if reached else _MITIGATE_UNREACHED
+
+
+def _question(cause: Cause) -> str:
+    if cause.seen_by:
+        return _ASK_DARK
+    return _ASK_UNREACHED if _reached(cause) is False else _ASK[cause.kind]
+
+
+def _reached(cause: Cause) -> bool | None:
+    """Whether failed calls to a cause reach it; None: its failures aren't such."""
+    first = cause.evidence[0] if cause.evidence else None
+    if cause.kind != "errors" or first is None or first.answered is None:
+        return None
+    return first.answered >= 1 / 2
 
 
 def _confirmed(cause: Cause, first: Evidence | None) -> str:
@@ -141,15 +172,15 @@ def _confirmed(cause: Cause, first: Evidence | None) -> str:
     if cause.seen_by and first.asks == service:
         does = "fails" if first.signal == "errors" else "lasts long"
         return (
-            f"{name}, which calls {service}, {does} ({numbers}); status and message of its span"
-            f" tell whether {service} refuses, is late, or isn't reached. {other}"
+            f"{name}, which calls {service}, {does} ({numbers}); the caller's log lines tell"
+            f" whether {service} refuses, is late, or isn't reached. {other}"
         )
     if first.signal == "errors":
         if not first.trace_ids:
             return f"{service} pauses while others go on: is its process alive, and is it asked?"
         return (
-            f"the failed {name} ({numbers}) has no failed span below it; its status and the log say"
-            f" why. It isn't {service} if one below failed."
+            f"the failed {name} ({numbers}) is the deepest span that fails; its log lines say why."
+            " Where a span below it fails, too, look there instead."
         )
     if first.signal == "time" and first.asks:
         other = f"It is {first.service} if its calls to others wait as long."
@@ -202,7 +233,7 @@ def _runbook(analysis: Analysis) -> str:
         slo = objectives.of_profile("standard").find(analysis.alert.metric)
     except UserError:
         return ""
-    return f" The runbook of its page is docs/runbooks/{slo.page}.md." if slo and slo.page else ""
+    return f" The alert's runbook: docs/runbooks/{slo.page}.md." if slo and slo.page else ""
 
 
 def sent_nothing(cause: Cause) -> str:
@@ -222,7 +253,7 @@ def headline(analysis: Analysis) -> str:
         told = analysis.abstained or Abstention("no fault visible", "Nothing stands out.")
         return f"No cause is named: {told.reason}. {told.sentence}"
     first = analysis.causes[0]
-    where = f" (instance {first.instance})" if first.instance else sent_nothing(first)
+    where = f" (instance {first.instance})" if first.instance else ""
     return (
         f"{first.service}{where}: {meaning(first)} ({first.kind}),"
         f" confidence {percent(analysis.confidence)}"
@@ -236,7 +267,12 @@ def meaning(cause: Cause) -> str:
         does = {"errors": "fail", "time": "take longer"}
         told = [does[each] for each in dict.fromkeys(signals) if each in does]
         return f"calls to it {' and '.join(told) or 'are others'}; it, or the way to it, is why"
-    return MEANING[cause.kind]
+    reached = _reached(cause)
+    if reached is None:
+        return MEANING[cause.kind]
+    if reached:
+        return "calls to it fail, though it is reached"
+    return "calls don't reach it, or it ends before it answers"
 
 
 MEANING: Mapping[Kind, str] = {

@@ -150,9 +150,17 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
     is_near = bool(shown) and 0 <= window.start_unix_s - shown[-1][0] <= near_s
     moved = shown[-1][0] if shown and not is_near else window.start_unix_s
     past = [(at - moved, value) for at, value in shown]
+    steps = sorted(later - at for of in (past, during) for (at, _), (later, _) in pairwise(of))
+    usual_s = steps[len(steps) // 2] if steps else 0.0
     for part, color in ((past, _BEFORE), (during, _DURING)):
         if part:
-            axes.plot(*zip(*_broken(part), strict=True), color=color, linewidth=1.1)
+            axes.plot(
+                *zip(*_broken(part, usual_s), strict=True),
+                color=color,
+                linewidth=1.1,
+                marker=".",
+                markersize=2.5,
+            )
             middle = sorted(value for _, value in part)[len(part) // 2]
             ends = (part[0][0], part[-1][0])
             axes.plot(ends, (middle, middle), color=color, linewidth=1, linestyle=":")
@@ -166,13 +174,11 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
     axes.set_ylim(min(0, low) if low < 0.5 * high else low, high)
 
 
-def _broken(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _broken(points: list[tuple[float, float]], usual_s: float) -> list[tuple[float, float]]:
     """With a hole where nothing was measured for long."""
-    steps = sorted(later - at for (at, _), (later, _) in pairwise(points))
-    usual = steps[len(steps) // 2] if steps else 0.0
     found = points[:1]
     for at, value in points[1:]:
-        if at - found[-1][0] > max(5.0, 4 * usual):
+        if at - found[-1][0] > 2.5 * max(1.0, usual_s):
             found.append(((at + found[-1][0]) / 2, math.nan))
         found.append((at, value))
     return found
@@ -412,7 +418,7 @@ def _of_call(call: Call) -> str:
     if call.rate_before is not None and call.rate_after is not None:
         told.append(f"{call.rate_before:.2g} → {call.rate_after:.2g} calls/s")
     if call.gap_before_ms is not None and call.gap_after_ms is not None:
-        told.append(f"between: {number(call.gap_before_ms)} → {number(call.gap_after_ms)} ms")
+        told.append(f"on the way: {number(call.gap_before_ms)} → {number(call.gap_after_ms)} ms")
     return "\n".join(told)
 
 

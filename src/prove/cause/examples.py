@@ -14,6 +14,18 @@ MOST_SERIES = 4
 LEAST = 3
 """Values in either window, or there is nothing to compare."""
 OWN = "median of "
+MOST_LINES = 8
+_RANKS = {"FATAL": 0, "CRITICAL": 0, "ERROR": 1, "WARN": 2, "WARNING": 2, "INFO": 3}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Of a log, so long after the request's begin."""
+
+    after_ms: float
+    service: str
+    severity: str
+    body: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,16 @@ class Example:
 
     hurt: list[Span]
     healthy: list[Span]
+    lines: list[Line]
+    """Of the hurt one."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether something began only after who asked for it had ended."""
+        ends = {span.span_id: span.end_us for span in self.hurt}
+        return any(
+            span.start_us > ends.get(span.parent_id or "", span.start_us) for span in self.hurt
+        )
 
 
 def find(bundle: Bundle, cause: Cause | None) -> Example | None:
@@ -48,7 +70,27 @@ def find(bundle: Bundle, cause: Cause | None) -> Example | None:
         order = order.sort(["failed", "lasted", "trace_id"], descending=[True, True, False])
         chosen = str(order["trace_id"][0])
     hurt = _spans(during.filter(pl.col("trace_id") == chosen))
-    return Example(hurt, _healthy(bundle, hurt))
+    return Example(hurt, _healthy(bundle, hurt), _lines(bundle, hurt))
+
+
+def _lines(bundle: Bundle, spans: Sequence[Span]) -> list[Line]:
+    """What a request logged, in order; of many lines the most severe."""
+    begin_us = min(span.start_us for span in spans)
+    mine = bundle.logs.filter(
+        (pl.col("trace_id") == spans[0].trace_id) & (pl.col("window") == INCIDENT)
+    )
+    severity = pl.col("severity").str.to_uppercase().fill_null("")
+    rank = severity.replace_strict(_RANKS, default=len(_RANKS), return_dtype=pl.Int32)
+    most = mine.with_columns(rank.alias("rank")).sort("rank", "time_unix_nano").head(MOST_LINES)
+    return [
+        Line(
+            (row["time_unix_nano"] // 1000 - begin_us) / 1000,
+            row["service"],
+            row["severity"] or "",
+            row["body"],
+        )
+        for row in most.sort("time_unix_nano").to_dicts()
+    ]
 
 
 def _healthy(bundle: Bundle, hurt: Sequence[Span]) -> list[Span]:
@@ -160,14 +202,16 @@ def _operations(
     if only is not None:
         spans = spans.filter(pl.col("name") == only)
     by = "" if only is None else f" by {service}"
+    at = (pl.col("start_unix_nano") // 1_000_000_000).cast(pl.Float64).alias("at")
     mine = spans.select(
         "window",
         "name",
-        (pl.col("start_unix_nano") // 1_000_000_000).cast(pl.Float64).alias("at"),
+        at,
         ((pl.col("end_unix_nano") - pl.col("start_unix_nano")) / 1e6).alias("ms"),
         (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
-    seconds = mine.select("at", "window").unique()
+    # Others go on while it is silent: then it has none.
+    seconds = bundle.spans.select(at, "window").unique()
     by_second = mine.group_by("name", "at", "window").agg(
         pl.col("ms").median(),
         pl.len().cast(pl.Float64).alias("n"),

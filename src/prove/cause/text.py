@@ -92,7 +92,7 @@ def _about(analysis: Analysis) -> list[str]:
 
 
 def _cause(number: int, cause: Cause, most: int) -> list[str]:
-    where = f"  {cause.instance}" if cause.instance else ""
+    where = f"  {cause.instance}" if cause.instance else advice.sent_nothing(cause)
     head = f"{number}. {cause.service}  {cause.kind}  {advice.percent(cause.confidence)}"
     told = _wrapped("", f"{head}{where}", "   ")
     for each in cause.evidence[:most]:

@@ -243,7 +243,7 @@ def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
         tree["service"].gather(tree.filter(pl.col("parent") >= 0)["parent"]).alias("caller"),
     )
     asked = tree.filter(pl.col("callee").is_not_null()).select(
-        "window", "callee", pl.col("service").alias("caller"), "own_ms"
+        "window", "callee", pl.col("service").alias("caller"), "own_ms", "failed", "hurt"
     )
     during, before = pl.col("window") == INCIDENT, pl.col("window") != INCIDENT
     counted = (
@@ -251,9 +251,10 @@ def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
         .group_by("caller", "callee")
         .agg(before.sum().alias("n"), during.sum().alias("n_after"))
     )
+    served = ~pl.col("failed") & ~pl.col("hurt")
     gaps = asked.group_by("caller", "callee").agg(
-        pl.col("own_ms").filter(before).median().alias("gap"),
-        pl.col("own_ms").filter(during).median().alias("gap_after"),
+        pl.col("own_ms").filter(before & served).median().alias("gap"),
+        pl.col("own_ms").filter(during & served).median().alias("gap_after"),
         before.sum().alias("m"),
         during.sum().alias("m_after"),
     )
@@ -264,8 +265,9 @@ def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
         (row["caller"], row["callee"]): Call(
             row["caller"],
             row["callee"],
-            (row["n"] or row["m"] or 0) / before_s if before_s > 0 else None,
-            (row["n_after"] or row["m_after"] or 0) / during_s if during_s > 0 else None,
+            # Of calls that reach nobody only the caller has spans.
+            max(row["n"] or 0, row["m"] or 0) / before_s if before_s > 0 else None,
+            max(row["n_after"] or 0, row["m_after"] or 0) / during_s if during_s > 0 else None,
             row["gap"],
             row["gap_after"],
         )

@@ -1,10 +1,12 @@
 """Whether an incident is over: its symptom in the last part of its window, against the rest.
 
 Looked at, in this order, the first that the incident shows against the healthy time: the alert's
-metric; what fails, and what is slow, where the incident is felt; the first cause's first evidence.
-Each is a share of requests (or values) that are hurt. What their intervals don't tell isn't told.
+metric; what fails (of the sort of request that fails most) and what is slow, where the incident is
+felt; the first cause's first evidence. Each is a share of requests (or values) that are hurt. What
+their intervals don't tell isn't told.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from prove.rca.spans import Trees
 
 LAST = 1 / 4
 """Of the window, at its end."""
+MORE = 2
+"""Times as many as in health: who is refused asks again."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,15 @@ def tell(
         )
         if not (healthy[1] and whole[1]) or _ends(*whole)[0] <= _ends(*healthy)[1]:
             continue
-        return _told(each, last_s, healthy, early, end)
+        early_s = window.seconds - last_s
+        less = early_s > 0 and end[0] / last_s < early[0] / early_s
+        told = _told(each, last_s, healthy, early, end, less=less)
+        before_s = bundle.baseline_seconds
+        times = whole[1] / window.seconds / (healthy[1] / before_s) if before_s > 0 else 1.0
+        if times < MORE:
+            return told
+        more = f" There are {times:,.0f} times as many a second as in health."
+        return dataclasses.replace(told, sentence=told.sentence + more)
     return Ending("not known", "Whether it is over can't be told: no symptom stands out.")
 
 
@@ -57,7 +69,10 @@ def _told(
     healthy: tuple[float, int],
     early: tuple[float, int],
     end: tuple[float, int],
+    *,
+    less: bool,
 ) -> Ending:
+    """`less`: fewer are hurt a second at the end; a share falls also where more is asked."""
     seconds = f"the last {last_s:,.0f} s of the window"
     if not end[1]:
         return Ending(
@@ -70,7 +85,7 @@ def _told(
         f" {_share(early)} earlier in the incident, {_share(healthy)} in health"
     )
     if _ends(*end)[0] > _ends(*healthy)[1]:
-        wanes = early[1] and _ends(*end)[1] < _ends(*early)[0]
+        wanes = less and early[1] and _ends(*end)[1] < _ends(*early)[0]
         told = "It wanes, but is not over" if wanes else "It is not over"
         return Ending("goes on", f"{told} when the window ends: {share}.")
     if early[1] and _ends(*end)[1] < _ends(*early)[0]:
@@ -104,9 +119,8 @@ def _measures(
         asked = _entries(trees, symptom)
         if not asked.is_empty():
             hurt = asked.with_columns(pl.col("failed").cast(pl.Float64).alias("hurt"))
-            of = f"requests at {symptom}"
-            fails = [_Measure(of, "fail", _by_trace(hurt))]
-            slow = list(_slow(asked, of, "asked_ms", ["op"]))
+            fails = list(_fails(trees, hurt, symptom))
+            slow = list(_slow(asked, f"requests at {symptom}", "asked_ms", ["op"]))
             about_time = alert is not None and alert.signal == "latency"
             yield from (slow + fails if about_time else fails + slow)
     if first is None:
@@ -126,6 +140,17 @@ def _entries(trees: Trees, service: str) -> pl.DataFrame:
     comes = (mine["parent"] < 0) | (callers != service)
     length = (pl.col("end_ns") - pl.col("start_ns")) / 1e6
     return mine.filter(comes).with_columns(length.alias("asked_ms"))
+
+
+def _fails(trees: Trees, hurt: pl.DataFrame, service: str) -> Iterator[_Measure]:
+    """Of the sort of request that fails most often: among others its share would look small."""
+    failed = hurt.filter("failed", pl.col("window") == INCIDENT)
+    if failed.is_empty():
+        return
+    most = failed.group_by("op").agg(pl.col("trace").n_unique().alias("n"))
+    op = int(most.sort(["n", "op"], descending=[True, False])["op"][0])
+    of = f"requests `{trees.ops['name'][op]}` at {service}"
+    yield _Measure(of, "fail", _by_trace(hurt.filter(pl.col("op") == op)))
 
 
 def _slow(spans: pl.DataFrame, of: str, column: str, by: list[str]) -> Iterator[_Measure]:

@@ -44,7 +44,7 @@ class Teller:
         self._templates, self._severe = templates, severe
         self._services = trees.ops["service"].to_list()
         self._names = trees.ops["name"].to_list()
-        self._during = trees.spans.filter(pl.col("window") == INCIDENT)
+        self._during = trees.spans.with_row_index("row").filter(pl.col("window") == INCIDENT)
         self._measured = measured
         self._seen = frozenset(self._services)
 
@@ -61,23 +61,25 @@ class Teller:
         Failures come before the rest where they count at least half as much: a reader can act upon
         them.
         """
-        told: list[tuple[bool, float, Evidence]] = []
+        told: list[tuple[bool, float, float, Evidence]] = []
         most = max((blame.bits for blame in found.values()), default=0.0)
         for signal, blame in found.items():
             if blame.bits <= NEGLIGIBLE * most:
                 continue
             tell = {"time": self._time, "structure": self._behaviour, "metrics": self._metric}
             seen: set[str] = set()
-            for row in blame.rows:
+            in_order = signal == "structure"
+            for row in _telling(blame.rows) if in_order else blame.rows:
                 item = tell[signal](service, row)
                 if item.sentence not in seen:
                     seen.add(item.sentence)
                     late = item.signal != "errors" or blame.bits < most / 2
-                    told.append((late, blame.bits, item))
+                    place = 0.0 if in_order else -round(item.bits, 9)
+                    told.append((late, -blame.bits, place, item))
                 if len(seen) == MOST:
                     break
-        told.sort(key=lambda each: (each[0], -each[1], -round(each[2].bits, 9)))
-        return tuple(item for _, _, item in told)
+        told.sort(key=lambda each: each[:3])
+        return tuple(item for *_, item in told)
 
     def beside(self, service: str, changes: pl.DataFrame) -> tuple[Evidence, ...]:
         """Metrics of a service that changed by more than chance among so many series do.
@@ -166,18 +168,16 @@ class Teller:
         if row["side"] == "inside":
             told = f"`{name}` of {service} takes by itself {numbers}"
         elif self.seen_by(callee):
-            told = (
-                f"calls of {where} to {callee}, which sends no telemetry, (`{name}`) take {numbers}"
-            )
+            told = f"calls of {where} to {callee} (`{name}`) take {numbers}"
         elif row["side"] == "asked":
             told = (
-                f"calls of {where} to {service} (`{name}`) wait longer than {service} works at"
-                f" them, on the network or until they are served: {numbers}"
+                f"calls of {where} to {service} (`{name}`) last {numbers} longer than"
+                f" {service} works at them: on the way, or waiting to be served"
             )
         else:
             told = (
-                f"calls of {service} to {callee} (`{name}`) wait longer than {callee} works at"
-                f" them: {numbers}"
+                f"calls of {service} to {callee} (`{name}`) last {numbers} longer than"
+                f" {callee} works at them"
             )
         chosen = self._during.filter(pl.col("op") == row["op"])
         if row["callee"] is not None:
@@ -221,9 +221,11 @@ class Teller:
             chosen = rows.filter(pl.col("has") == (row["rate"] > row["healthy"]))
         elif row["kind"] == "failure":
             chosen = chosen.filter("failed")
+        answered = None
         if called:
-            dark = ", which sends no telemetry," if self.seen_by(service) else ""
-            told = f"calls of {where} to {service}{dark} (`{name}`) fail"
+            told = f"calls of {where} to {service} (`{name}`) fail"
+            answered = None if self.seen_by(service) else self._answered(chosen, service)
+            whose += _reached(service, answered)
         template = self._template(row)
         return Evidence(
             signal,
@@ -233,11 +235,27 @@ class Teller:
             row["rate"],
             "share of spans",
             row["bits"],
-            self._ids(chosen["trace"]),
+            self._ids(self._usual_first(chosen)["trace"]),
             self._event_query(row),
             where,
             asks=service if called else "",
             template=template,
+            answered=answered,
+        )
+
+    def _answered(self, calls: pl.DataFrame, service: str) -> float | None:
+        """Of calls the share of which a service has a span."""
+        below = self._trees.spans.filter(pl.col("service") == service)["parent"]
+        return calls.select(pl.col("row").cast(pl.Int64).is_in(below.implode()).mean()).item()  # type: ignore[no-any-return]
+
+    def _usual_first(self, spans: pl.DataFrame) -> pl.DataFrame:
+        """Those of the sort of request first that there are most of in health: customers' own."""
+        roots = self._trees.spans.filter(pl.col("parent") < 0)
+        usual = roots.filter(pl.col("window") != INCIDENT).group_by("op").len("usual")
+        of = roots.join(usual, on="op", how="left").group_by("window", "trace")
+        kinds = of.agg(pl.col("usual").max())
+        return spans.join(kinds, on=["window", "trace"], how="left", maintain_order="left").sort(
+            "usual", descending=True, nulls_last=True, maintain_order=True
         )
 
     def _template(self, row: Row) -> str:
@@ -367,6 +385,42 @@ class Teller:
             f"s.next IS NOT DISTINCT FROM {_text(names[1])}",
             f"({follows}) s WHERE s.this = {_text(names[0])}",
         )
+
+
+def _telling(rows: Sequence[Row]) -> list[Row]:
+    """Rows of behaviour as a reader wants them: failures that count come first.
+
+    Of these those first of which there are most when all is well: what is asked then is asked by
+    customers, and what cleans up after a failure isn't. Of calls that change by one share in one
+    operation, as the branch does that has them, one is told.
+    """
+    least = rows[0]["bits"] / 4 if rows else 0.0
+
+    def place(row: Row) -> tuple[bool, float, float]:
+        fails = row["kind"] == "failure" and row["bits"] >= least
+        return not fails, -row["rate"] * row["n_before"] if fails else 0.0, -row["bits"]
+
+    told: dict[Any, Row] = {}
+    for at, row in enumerate(sorted(rows, key=place)):
+        share = round(min(row["rate"], 1 - row["rate"]), 2)
+        called = row["kind"] in ("child", "again", "next") and (row["op"], row["n_after"], share)
+        told.setdefault(called or at, row)
+    return list(told.values())
+
+
+def _reached(service: str, answered: float | None) -> str:
+    """What it tells of failed calls that who is called has spans of them, or hasn't."""
+    if answered is None:
+        return ""
+    if answered < 1 / 2:
+        return (
+            f"; {percent(1 - answered)} of the failed ones have no span of {service}: they don't"
+            " reach it, or it ends before it answers"
+        )
+    return (
+        f"; {service} has spans of {percent(answered)} of the failed ones, and they don't fail: it"
+        " refuses, or its answer is lost or late"
+    )
 
 
 def path(symptom: str | None, cause: str, callees: Mapping[str, set[str]]) -> tuple[str, ...]:

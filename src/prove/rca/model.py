@@ -31,6 +31,7 @@ class Evidence:
     numbers that are compared, in `unit`. `trace_ids` are examples of the incident; `query` gives
     the numbers again (DuckDB's SQL, tables as in prove.cause.asked). `service` and `instance` are
     those whose telemetry it is, `asks` whom it calls there, `template` the line of its log.
+    `answered` is, of calls that fail, the share of which who is called has a span.
     """
 
     signal: Signal
@@ -46,6 +47,7 @@ class Evidence:
     instance: str | None = None
     asks: str = ""
     template: str = ""
+    answered: float | None = None
 
 
 @dataclass(frozen=True)
