@@ -171,14 +171,11 @@ class Teller:
             told = f"calls of {where} to {callee} (`{name}`) take {numbers}"
         elif row["side"] == "asked":
             told = (
-                f"calls of {where} to {service} (`{name}`) last {numbers} longer than"
-                f" {service} works at them: on the way, or waiting to be served"
+                f"calls of {where} to {service} (`{name}`) spend {numbers} on the way to {service}"
+                " and back, or waiting to be served by it"
             )
         else:
-            told = (
-                f"calls of {service} to {callee} (`{name}`) last {numbers} longer than"
-                f" {callee} works at them"
-            )
+            told = f"calls of {service} to {callee} (`{name}`) spend {numbers} outside of {callee}"
         chosen = self._during.filter(pl.col("op") == row["op"])
         if row["callee"] is not None:
             chosen = chosen.filter(pl.col("callee") == row["callee"])
