@@ -386,7 +386,7 @@ def test_one_of_three_that_always_fails_is_left_alone(mesh: Mesh, figures: Figur
                 timeout=30,
             ).raise_for_status()
         with shop.forward(*shop.door("product")) as port:
-            statuses = asked(port, f"{PRODUCTS}?limit=1", 3000)
+            statuses = asked(port, f"{PRODUCTS}?limit=1", 4500, workers=3)
         failed = sum(status != 200 for status in statuses)
         assert failed  # it was asked
         known_of = mesh.admin("edge", f"/stats?filter={OF_PRODUCT}(membership|outlier_detection)")
