@@ -163,7 +163,11 @@ def test_who_sends_no_telemetry_is_told_by_whom_it_is_seen() -> None:
 @pytest.mark.parametrize(
     ("answered", "meaning", "step"),
     [
-        (0.02, "calls don't reach it, or it ends before it answers", "see whether payment-1 runs"),
+        (
+            0.02,
+            "calls don't reach it, or it hangs or ends before it answers",
+            "see whether payment-1 runs",
+        ),
         (0.98, "calls to it fail, though it is reached", "see what payment-1 answers"),
         (None, "it fails", "take payment-service's latest change"),
     ],

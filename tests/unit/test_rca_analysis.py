@@ -149,6 +149,16 @@ def test_who_falls_silent_while_others_work_is_named() -> None:
     assert first.evidence[0].trace_ids == ()
 
 
+def test_it_is_felt_where_requests_come_in_that_the_cause_has_part_in() -> None:
+    """Not where most come in: those are reads of cart's."""
+    until_s = DURING.end_unix_s
+    found = analyse(_with_reads(incident(slower(pay=60)), until_s, until_s))
+
+    assert (found.causes[0].service, found.symptom) == ("pay", "front"), told(found)
+    assert found.causes[0].path == ("front", "pay")
+    assert analyse(_with_reads(incident(slower(cart=60)), until_s, until_s)).symptom == "cart"
+
+
 def test_where_all_fall_silent_telemetry_was_lost() -> None:
     half_s = DURING.start_unix_s + 30
     found = analyse(_with_reads(incident(Shape()), half_s, half_s))

@@ -54,14 +54,17 @@ _MITIGATE_DARK = (
     " {callers}; tell whoever runs {service}"
 )
 _MITIGATE_UNREACHED = (
-    "see whether {who} runs (process, restarts, memory) and can be reached (port, name, the way"
-    " there); start it again, or take its latest change back"
+    "see whether {who} runs (process, restarts, memory), answers (threads, connections) and can be"
+    " reached (port, name, the way there); start it again, or take its latest change back"
 )
 _MITIGATE_REACHED = (
     "see what {who} answers: where it refuses (4xx), take the latest change of it or of its callers"
     " back; where its answers are lost or late, restore the way between them"
 )
-_ASK_UNREACHED = "what ended it: a crash, a lack of memory, a release? Or what lies in between?"
+_ASK_UNREACHED = (
+    "what ended or blocks it: a crash, a release, a lack of memory or of connections? Or what lies"
+    " in between?"
+)
 _ASK_DARK = "is {service} down or slow for all, or for us alone? Its status page or operator tells."
 _ASK: Mapping[Kind, str] = {
     "cpu": "which operation computes more than before? A profile of {who} tells.",
@@ -272,7 +275,7 @@ def meaning(cause: Cause) -> str:
         return MEANING[cause.kind]
     if reached:
         return "calls to it fail, though it is reached"
-    return "calls don't reach it, or it ends before it answers"
+    return "calls don't reach it, or it hangs or ends before it answers"
 
 
 MEANING: Mapping[Kind, str] = {

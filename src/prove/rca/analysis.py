@@ -85,8 +85,8 @@ def conclude(
     """Who is blamed for what was found."""
     bundle, trees = found.bundle, found.trees
     blames, total, callees = blamed(found, signals)
-    symptom = bundle.alert.service if bundle.alert else _entrance(trees)
     order = ranked(found, total)
+    symptom = bundle.alert.service if bundle.alert else _entrance(trees, order)
     scores = [total.get(each, 0.0) for each in order]
     behaviour = blames.get(order[0], {}).get("structure", Blame()) if order else Blame()
     abstained, sure = confidence.judge(
@@ -284,9 +284,14 @@ def _leading(of: Mapping[str, Blame]) -> Row | None:
     return rows[0] if rows else None
 
 
-def _entrance(trees: Trees) -> str | None:
-    """Where requests come in: the service of most roots in the incident."""
-    roots = trees.spans.filter((pl.col("window") == INCIDENT) & (pl.col("parent") < 0))
+def _entrance(trees: Trees, order: list[str]) -> str | None:
+    """Where requests of the incident come in: most of those that the first in order has part in."""
+    during = trees.spans.filter(pl.col("window") == INCIDENT)
+    roots = during.filter(pl.col("parent") < 0)
+    first = order[0] if order else ""
+    of_first = during.filter((pl.col("service") == first) | (pl.col("callee") == first))
+    mine = roots.join(of_first.select("trace"), on="trace", how="semi")
+    roots = roots if mine.is_empty() else mine
     if roots.is_empty():
         return None
     most = roots.group_by("service").len().sort(["len", "service"], descending=[True, False])

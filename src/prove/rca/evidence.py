@@ -412,7 +412,7 @@ def _reached(service: str, answered: float | None) -> str:
     if answered < 1 / 2:
         return (
             f"; {percent(1 - answered)} of the failed ones have no span of {service}: they don't"
-            " reach it, or it ends before it answers"
+            " reach it, or it hangs or ends before it answers"
         )
     return (
         f"; {service} has spans of {percent(answered)} of the failed ones, and they don't fail: it"
