@@ -169,7 +169,7 @@ def test_who_sends_no_telemetry_is_told_by_whom_it_is_seen() -> None:
             "see whether payment-1 runs",
         ),
         (0.98, "calls to it fail, though it is reached", "see what payment-1 answers"),
-        (None, "it fails", "take payment-service's latest change"),
+        (None, "it fails", "if payment-service or its configuration changed lately"),
     ],
 )
 def test_whether_failed_calls_reach_it_decides_what_to_do(

@@ -69,7 +69,9 @@ def test_a_share_that_falls_as_more_is_asked_is_no_wane() -> None:
 
     assert told.state == "goes on"
     assert told.sentence.startswith("It is not over")
-    assert told.sentence.endswith("There are 2 times as many a second as in health.")
+    assert told.sentence.endswith(
+        "There are 2 times as many a second as in health, repeated ones included."
+    )
 
 
 def test_only_the_sort_of_request_that_fails_is_counted() -> None:

@@ -40,26 +40,29 @@ class Step:
 
 
 _MITIGATE: Mapping[Kind, str] = {
-    "cpu": "add instances or CPU for {service}, or take its newest release or job back",
-    "latency": "take {service}'s latest change back; shorten its callers' limits meanwhile",
+    "cpu": "add instances or CPU for {service}; if it changed lately, take that back",
+    "latency": "free what {who} waits for (a lock, a pool, a disk); if it changed lately, take that"
+    " back",
     "network": "route around the link to {service} or restore it; a restart won't help",
-    "errors": "take {service}'s latest change or configuration back, or do without it until then",
-    "omission": "take {service}'s latest change back; check data that it should have written",
+    "errors": "if {service} or its configuration changed lately, take that back, or do without it",
+    "omission": "if {service} changed lately, take that back; check what it should have written",
     "overload": "shed or limit the load at the edge, add instances; stop callers' retries",
-    "resource": "free or enlarge what is full at {who}; take {service}'s latest change back",
+    "resource": "free or enlarge what is full at {who}; if it changed lately, take that back",
     "unknown": "what changed last in {service} is the first thing to take back",
 }
 _MITIGATE_DARK = (
-    "ask less of {service}, do without it (a fallback, a queue) or shorten the limits of"
-    " {callers}; tell whoever runs {service}"
+    "ask less of {service} or do without it (a fallback, a queue), and tell whoever runs {service}."
+    " What {callers} asked without an answer may have been done all the same: look before it is"
+    " asked again"
 )
 _MITIGATE_UNREACHED = (
     "see whether {who} runs (process, restarts, memory), answers (threads, connections) and can be"
-    " reached (port, name, the way there); start it again, or take its latest change back"
+    " reached (port, name, the way there); if not, start it again; if it changed lately, take that"
+    " back"
 )
 _MITIGATE_REACHED = (
-    "see what {who} answers: where it refuses (4xx), take the latest change of it or of its callers"
-    " back; where its answers are lost or late, restore the way between them"
+    "see what {who} answers: where it refuses (4xx), take back what changed lately in it or in its"
+    " callers; where its answers are lost or late, restore the way between them"
 )
 _ASK_UNREACHED = (
     "what ended or blocks it: a crash, a release, a lack of memory or of connections? Or what lies"

@@ -13,7 +13,7 @@ from prove import tracetree
 from prove.cause.examples import Example
 from prove.drawing import STYLE, svg
 from prove.rca.bundle import Window
-from prove.rca.evidence import number
+from prove.rca.evidence import number, percent
 from prove.rca.model import Analysis, Call, Cause, Series
 from prove.tracetree import Span
 
@@ -149,10 +149,17 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
     shown = [point for point in shown if shown[-1][0] - point[0] <= near_s]
     is_near = bool(shown) and 0 <= window.start_unix_s - shown[-1][0] <= near_s
     moved = shown[-1][0] if shown and not is_near else window.start_unix_s
-    past = [(at - moved, value) for at, value in shown]
+    # Between the healthy time and the begin nobody knows which it was.
+    healthy_s = math.inf
+    if is_near and baseline is not None and baseline.end_unix_s >= shown[0][0]:
+        healthy_s = baseline.end_unix_s
+    past, between = (
+        [(at - moved, value) for at, value in shown if (at <= healthy_s) == well]
+        for well in (True, False)
+    )
     steps = sorted(later - at for of in (past, during) for (at, _), (later, _) in pairwise(of))
     usual_s = steps[len(steps) // 2] if steps else 0.0
-    for part, color in ((past, _BEFORE), (during, _DURING)):
+    for part, color in ((past, _BEFORE), (between, _RULE), (during, _DURING)):
         if part:
             axes.plot(
                 *zip(*_broken(part, usual_s), strict=True),
@@ -161,6 +168,7 @@ def _course(axes: "Axes", each: Series, window: Window, baseline: Window | None)
                 marker=".",
                 markersize=2.5,
             )
+        if part and part is not between:
             middle = sorted(value for _, value in part)[len(part) // 2]
             ends = (part[0][0], part[-1][0])
             axes.plot(ends, (middle, middle), color=color, linewidth=1, linestyle=":")
@@ -417,6 +425,8 @@ def _of_call(call: Call) -> str:
     told = []
     if call.rate_before is not None and call.rate_after is not None:
         told.append(f"{call.rate_before:.2g} → {call.rate_after:.2g} calls/s")
+    if call.failed_before is not None and (call.failed_after or 0) >= 0.01:
+        told.append(f"failed: {percent(call.failed_before)} → {percent(call.failed_after or 0)}")
     if call.gap_before_ms is not None and call.gap_after_ms is not None:
         told.append(f"on the way: {number(call.gap_before_ms)} → {number(call.gap_after_ms)} ms")
     return "\n".join(told)

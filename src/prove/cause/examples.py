@@ -212,6 +212,7 @@ def _operations(
     )
     # Others go on while it is silent: then it has none.
     seconds = bundle.spans.select(at, "window").unique()
+    seconds = seconds.filter(pl.col("at") + 1 <= bundle.incident.end_unix_s)  # no part of one
     by_second = mine.group_by("name", "at", "window").agg(
         pl.col("ms").median(),
         pl.len().cast(pl.Float64).alias("n"),

@@ -100,10 +100,15 @@ def conclude(
     measured = frozenset(bundle.metrics["service"].unique())
     teller = evidence.Teller(trees, found.templates, found.severe, measured)
 
+    said: set[str] = set()
+
     def told(place: int, name: str) -> tuple[Evidence, ...]:
+        """What isn't told of a likelier one."""
         evidence = teller.tell(name, blames.get(name, {}))
         beside = teller.beside(name, found.changes) if place == 0 and trees.traces else ()
-        return (*evidence, *beside)
+        fresh = tuple(each for each in (*evidence, *beside) if each.sentence not in said)
+        said.update(each.sentence for each in fresh)
+        return fresh
 
     causes = [
         Cause(
@@ -255,6 +260,9 @@ def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
     gaps = asked.group_by("caller", "callee").agg(
         pl.col("own_ms").filter(before & served).median().alias("gap"),
         pl.col("own_ms").filter(during & served).median().alias("gap_after"),
+        (during & served).sum().alias("served_after"),
+        pl.col("failed").filter(before).mean().alias("failed"),
+        pl.col("failed").filter(during).mean().alias("failed_after"),
         before.sum().alias("m"),
         during.sum().alias("m_after"),
     )
@@ -269,7 +277,9 @@ def calls(bundle: Bundle, trees: Trees) -> tuple[Call, ...]:
             max(row["n"] or 0, row["m"] or 0) / before_s if before_s > 0 else None,
             max(row["n_after"] or 0, row["m_after"] or 0) / during_s if during_s > 0 else None,
             row["gap"],
-            row["gap_after"],
+            row["gap_after"] if (row["served_after"] or 0) >= timing.FEW else None,
+            row["failed"],
+            row["failed_after"],
         )
         for row in both.iter_rows(named=True)
     }

@@ -58,7 +58,9 @@ def tell(
         times = whole[1] / window.seconds / (healthy[1] / before_s) if before_s > 0 else 1.0
         if times < MORE:
             return told
-        more = f" There are {times:,.0f} times as many a second as in health."
+        more = (
+            f" There are {times:,.0f} times as many a second as in health, repeated ones included."
+        )
         return dataclasses.replace(told, sentence=told.sentence + more)
     return Ending("not known", "Whether it is over can't be told: no symptom stands out.")
 

@@ -182,7 +182,7 @@ class Teller:
         slowest = chosen.sort("own_ms", descending=True)["trace"]
         return Evidence(
             "time",
-            f"{told}. That is {ms(row['loss_ms'])} more a request, on average over all requests.",
+            f"{told}.",
             name,
             before,
             after,
@@ -264,7 +264,7 @@ class Teller:
     def _silence(self, service: str, row: Row) -> Evidence:
         return Evidence(
             "errors",
-            f"For {percent(row['rate'])} of the time {service} does nothing, while requests that"
+            f"For {percent(row['rate'])} of the time {service} begins nothing, while requests that"
             " don't need it are served; its longest pause before was"
             f" {ms(row['pause_s'] * 1000)}.",
             self._names[row["op"]],

@@ -87,7 +87,9 @@ class Abstention:
 
 @dataclass(frozen=True)
 class Call:
-    """An edge of the call graph: calls a second, and median milliseconds between the two ends."""
+    """An edge of the call graph: calls a second, the share that fails, and of those that are
+    answered the median milliseconds between the two ends.
+    """
 
     caller: str
     callee: str
@@ -95,6 +97,8 @@ class Call:
     rate_after: float | None = None
     gap_before_ms: float | None = None
     gap_after_ms: float | None = None
+    failed_before: float | None = None
+    failed_after: float | None = None
 
 
 @dataclass(frozen=True)
