@@ -196,15 +196,24 @@ def test_a_lack_of_processor_time_slows_all_that_a_process_does() -> None:
         name = pl.when(pl.col("name") == "serve pay").then(pl.col("name") + path)
         return made.spans.with_columns(name.otherwise(pl.col("name")).alias("name"))
 
-    healthy, slow = (by_path(incident(shape)) for shape in (Shape(), slower(pay=60)))
+    healthy, slow, stuck = (
+        by_path(incident(shape)) for shape in (Shape(), slower(pay=60), slower(pay=5000))
+    )
     odd = pl.col("trace_id").str.contains("[13579]$")
     some = pl.concat([healthy.filter(~odd), slow.filter(odd)])
 
     kinds = [
-        analyse(replace(incident(Shape()), spans=spans)).causes[0].kind for spans in (slow, some)
+        analyse(replace(incident(Shape()), spans=spans)).causes[0].kind
+        for spans in (slow, some, stuck)
     ]
 
-    assert kinds == ["cpu", "latency"]
+    assert kinds == ["cpu", "latency", "latency"]  # no processor is shared by 500
+
+
+def test_whose_calls_wait_whomever_they_ask_is_late_itself() -> None:
+    found = analyse(incident(farther(cart=40, pay=40)))
+
+    assert (found.causes[0].service, found.causes[0].kind) == ("front", "cpu"), told(found)
 
 
 def test_few_failures_are_seen_where_something_pages_or_where_they_are_certain() -> None:

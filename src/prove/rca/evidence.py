@@ -17,6 +17,8 @@ from prove.units import count
 SLOW_TOO, SHIFTED, MOST_OF_IT = 0.05, 0.1, 0.75
 """Of what is lost outside, and of Cliff's delta, and of its operations: what a lack of processor
 time makes of a process."""
+MOST_SHARED = 100
+"""Times as long: no processor is shared by more, and who takes longer waits for something else."""
 BESIDE, RISEN = 2, 1.5
 """Metrics, where they aren't what is gone by, and how many times as much they are."""
 FAR = 1000
@@ -150,9 +152,14 @@ class Teller:
             lost[row["side"]] += row["loss_ms"] * row["bits"]
         outside = lost["asked"] + lost["asks"]
         if lost["inside"] < outside:
-            # The network, or a process that gets to nothing in time: then it is slow inside, too.
-            return "network" if lost["inside"] < SLOW_TOO * outside else "cpu"
+            # The network, or a process that gets to nothing in time: then it is slow inside, too,
+            # or its own calls wait, whomever they ask.
+            late = lost["inside"] >= SLOW_TOO * outside or lost["asks"] > lost["asked"]
+            return "cpu" if late else "network"
         mine = items.filter((pl.col("service") == service) & pl.col("callee").is_null())
+        times = max(row["after_ms"] / max(row["healthy_ms"], 1e-3) for row in rows)
+        if times > MOST_SHARED:
+            return "latency"
         slower = mine.filter(pl.col("shift") > SHIFTED).height
         return "cpu" if mine.height > 1 and slower >= MOST_OF_IT * mine.height else "latency"
 
