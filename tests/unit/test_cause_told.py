@@ -182,6 +182,13 @@ def test_whether_failed_calls_reach_it_decides_what_to_do(
     assert step in " ".join(each.plain for each in advice.steps(of))
 
 
+def test_who_is_silent_is_not_told_to_fail() -> None:
+    silent = Evidence("errors", "For 90% …", "serve", 0.0, 0.9, "share of time", 3.0, service="pay")
+    of = causes.analysis(causes=(Cause("pay", None, "errors", 3.0, 0.9, (silent,)),))
+    assert "pay: calls don't reach it, or it hangs or ends before it answers" in advice.headline(of)
+    assert "see whether pay runs" in " ".join(each.plain for each in advice.steps(of))
+
+
 def _words(command: str) -> list[str]:
     """What a shell makes of it; white space within a word doesn't count."""
     count = f"show() {{ for each; do echo $each; done; }}\nshow {command}"

@@ -155,11 +155,16 @@ def _question(cause: Cause) -> str:
 
 
 def _reached(cause: Cause) -> bool | None:
-    """Whether failed calls to a cause reach it; None: its failures aren't such."""
+    """Whether failed calls to a cause reach it; None: its failures aren't such.
+
+    Silence has no example of a trace: nothing reaches it, or nothing comes from it.
+    """
     first = cause.evidence[0] if cause.evidence else None
-    if cause.kind != "errors" or first is None or first.answered is None:
+    if cause.kind != "errors" or first is None or first.signal != "errors":
         return None
-    return first.answered >= 1 / 2
+    if not first.trace_ids:
+        return False
+    return None if first.answered is None else first.answered >= 1 / 2
 
 
 def _confirmed(cause: Cause, first: Evidence | None) -> str:
