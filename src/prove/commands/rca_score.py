@@ -110,8 +110,9 @@ Written by `make prove`; not to be edited. The incidents are those of `provectl 
 of all types at all services, links, processes and the acquirer, runs without a fault or with more
 customers only, and runs with two faults. What is compared begins when the SLI of the first page
 went bad, or, without a page, at a time that is only about right; never when a fault was set. The
-model and its confidence were made on the incidents of others ([rca.md](rca.md)); misses are told in
-[explanation/rca.md](../explanation/rca.md) one by one.
+confidence is learnt on the incidents of others ([rca.md](rca.md)). Which rules were made with some
+of these in view, and the misses one by one, is told in
+[explanation/rca.md](../explanation/rca.md#collected).
 """
 AIMS = "Intervals are Wilson's, 95%, here and below."
 KINDS = "The first of the ranking, also where it abstains. A fault passes under some kinds."
