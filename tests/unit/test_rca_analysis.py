@@ -72,7 +72,7 @@ def test_who_reaches_nobody_is_at_fault_and_who_is_not_reached_is_told() -> None
     assert first.sentence.startswith("calls of front to cart (`ask cart`) fail ")
 
 
-def test_who_is_not_reached_is_sentencesfrom_who_is_and_whose_answers_are_lost() -> None:
+def test_who_is_not_reached_is_told_from_who_is_and_whose_answers_are_lost() -> None:
     unreached, lost = (
         analyse(incident(shape)).causes[0]
         for shape in (Shape(unreached={"cart": 0.5}), Shape(lost={"cart": 0.5}))
@@ -97,7 +97,7 @@ def test_calls_are_counted_also_where_nobody_answers() -> None:
     assert pay.gap_after_ms == pytest.approx(2, rel=0.2)
 
 
-def test_what_is_sentencesof_one_candidate_is_not_sentencesof_the_next() -> None:
+def test_what_is_told_of_one_candidate_is_not_told_of_the_next() -> None:
     quiet = Shape(silent=frozenset({"bank"}))
     found = analyse(incident(replace(quiet, work=quiet.work | {"bank": 200}), quiet))
 
@@ -106,7 +106,7 @@ def test_what_is_sentencesof_one_candidate_is_not_sentencesof_the_next() -> None
     assert len(sentences) == len(set(sentences))
 
 
-def test_failures_that_customers_have_are_sentencesbefore_those_of_cleaning_up() -> None:
+def test_failures_that_customers_have_are_told_before_those_of_cleaning_up() -> None:
     def row(op: int, kind: str, bits: float, usual: int, rate: float = 0.9) -> blame.Row:
         of = {"case": "", "after": -1, "event": op, "n_after": 50, "n_before": usual}
         return {"op": op, "kind": kind, "bits": bits, "rate": rate, **of}
@@ -235,7 +235,7 @@ def test_of_two_faults_both_come_first() -> None:
     assert {each.service for each in found.causes[:2]} == {"cart", "bank"}, told(found)
 
 
-def test_metrics_are_sentencesbeside_spans_and_a_machine_is_no_service() -> None:
+def test_metrics_are_told_beside_spans_and_a_machine_is_no_service() -> None:
     rows = [
         (
             at,

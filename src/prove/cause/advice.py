@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prove.cause.asked import Source
 from prove.errors import UserError
 from prove.incident import objectives
-from prove.rca.evidence import ms, number, percent
+from prove.rca.evidence import ms, number, percent, reached
 from prove.rca.model import Abstention, Analysis, Cause, Evidence, Kind, Reason
 
 __all__ = [
@@ -142,10 +142,13 @@ def of(cause: Cause, analysis: Analysis, source: Source | None = None) -> list[S
 def _mitigation(cause: Cause) -> str:
     if cause.seen_by:
         return _MITIGATE_DARK
-    reached = _reached(cause)
-    if reached is None:
-        return _MITIGATE[cause.kind]
-    return _MITIGATE_REACHED if reached else _MITIGATE_UNREACHED
+    match _reached(cause):
+        case None:
+            return _MITIGATE[cause.kind]
+        case True:
+            return _MITIGATE_REACHED
+        case False:
+            return _MITIGATE_UNREACHED
 
 
 def _question(cause: Cause) -> str:
@@ -164,7 +167,7 @@ def _reached(cause: Cause) -> bool | None:
         return None
     if not first.trace_ids:
         return False
-    return None if first.answered is None else first.answered >= 1 / 2
+    return reached(first.answered)
 
 
 def _confirmed(cause: Cause, first: Evidence | None) -> str:
@@ -278,12 +281,13 @@ def meaning(cause: Cause) -> str:
         does = {"errors": "fail", "time": "take longer"}
         told = [does[each] for each in dict.fromkeys(signals) if each in does]
         return f"calls to it {' and '.join(told) or 'are others'}; it, or the way to it, is why"
-    reached = _reached(cause)
-    if reached is None:
-        return MEANING[cause.kind]
-    if reached:
-        return "calls to it fail, though it is reached"
-    return "calls don't reach it, or it hangs or ends before it answers"
+    match _reached(cause):
+        case None:
+            return MEANING[cause.kind]
+        case True:
+            return "calls to it fail, though it is reached"
+        case False:
+            return "calls don't reach it, or it hangs or ends before it answers"
 
 
 MEANING: Mapping[Kind, str] = {

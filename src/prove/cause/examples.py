@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from prove.rca.analysis import SEVERE
 from prove.rca.bundle import BASELINE, INCIDENT, LOCAL, Bundle
 from prove.rca.model import Cause, Series
 from prove.tracetree import Span
@@ -15,7 +16,7 @@ LEAST = 3
 """Values in either window, or there is nothing to compare."""
 OWN = "median of "
 MOST_LINES = 8
-_RANKS = {"FATAL": 0, "CRITICAL": 0, "ERROR": 1, "WARN": 2, "WARNING": 2, "INFO": 3}
+_RANKS = dict.fromkeys(SEVERE, 0) | {"ERROR": 1, "WARN": 2, "WARNING": 2, "INFO": 3}
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,9 @@ def _operations(
         ((pl.col("end_unix_nano") - pl.col("start_unix_nano")) / 1e6).alias("ms"),
         (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
-    # Others go on while it is silent: then it has none.
-    seconds = bundle.spans.select(at, "window").unique()
-    seconds = seconds.filter(pl.col("at") + 1 <= bundle.incident.end_unix_s)  # no part of one
+    # Whole seconds, also those in which others go on and it is silent: then it has none.
+    is_whole = pl.col("at") + 1 <= bundle.incident.end_unix_s
+    seconds = bundle.spans.select(at, "window").unique().filter(is_whole)
     by_second = mine.group_by("name", "at", "window").agg(
         pl.col("ms").median(),
         pl.len().cast(pl.Float64).alias("n"),

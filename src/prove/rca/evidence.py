@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -46,7 +47,8 @@ class Teller:
         self._templates, self._severe = templates, severe
         self._services = trees.ops["service"].to_list()
         self._names = trees.ops["name"].to_list()
-        self._during = trees.spans.with_row_index("row").filter(pl.col("window") == INCIDENT)
+        rows = pl.int_range(pl.len()).alias("row")
+        self._during = trees.spans.with_columns(rows).filter(pl.col("window") == INCIDENT)
         self._measured = measured
         self._seen = frozenset(self._services)
 
@@ -229,7 +231,7 @@ class Teller:
         if called:
             told = f"calls of {where} to {service} (`{name}`) fail"
             answered = None if self.seen_by(service) else self._answered(chosen, service)
-            whose += _reached(service, answered)
+            whose += _answers(service, answered)
         template = self._template(row)
         return Evidence(
             signal,
@@ -250,15 +252,20 @@ class Teller:
     def _answered(self, calls: pl.DataFrame, service: str) -> float | None:
         """Of calls the share of which a service has a span."""
         below = self._trees.spans.filter(pl.col("service") == service)["parent"]
-        return calls.select(pl.col("row").cast(pl.Int64).is_in(below.implode()).mean()).item()  # type: ignore[no-any-return]
+        return calls.select(pl.col("row").is_in(below.implode()).mean()).item()  # type: ignore[no-any-return]
 
-    def _usual_first(self, spans: pl.DataFrame) -> pl.DataFrame:
-        """Those of the sort of request first that there are most of in health: customers' own."""
+    @cached_property
+    def _usual(self) -> pl.DataFrame:
+        """Of each trace how many of its sort there are in health: window, trace, usual."""
         roots = self._trees.spans.filter(pl.col("parent") < 0)
         usual = roots.filter(pl.col("window") != INCIDENT).group_by("op").len("usual")
         of = roots.join(usual, on="op", how="left").group_by("window", "trace")
-        kinds = of.agg(pl.col("usual").max())
-        return spans.join(kinds, on=["window", "trace"], how="left", maintain_order="left").sort(
+        return of.agg(pl.col("usual").max())
+
+    def _usual_first(self, spans: pl.DataFrame) -> pl.DataFrame:
+        """Those of the sort of request first that there are most of in health: customers' own."""
+        key = ["window", "trace"]
+        return spans.join(self._usual, on=key, how="left", maintain_order="left").sort(
             "usual", descending=True, nulls_last=True, maintain_order=True
         )
 
@@ -412,11 +419,16 @@ def _telling(rows: Sequence[Row]) -> list[Row]:
     return list(told.values())
 
 
-def _reached(service: str, answered: float | None) -> str:
+def reached(answered: float | None) -> bool | None:
+    """Whether most of the calls that fail reach who is called; None: that isn't known."""
+    return None if answered is None else answered >= 1 / 2
+
+
+def _answers(service: str, answered: float | None) -> str:
     """What it tells of failed calls that who is called has spans of them, or hasn't."""
     if answered is None:
         return ""
-    if answered < 1 / 2:
+    if not reached(answered):
         return (
             f"; {percent(1 - answered)} of the failed ones have no span of {service}: they don't"
             " reach it, or it hangs or ends before it answers"
