@@ -33,7 +33,7 @@ up: setup ## Start the shop and its observability, and leave them running
 down: ## Stop what `make up` started
 	@$(BIN)/provectl down
 
-test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about twenty minutes
+test: check test-go test-python ## All checks, unit, contract, fuzz and end-to-end tests: about half an hour
 
 test-cluster: $(VENV)/.dev ## The shop on a real Kubernetes of its own on this machine, as root: half an hour of builds once
 	@tests/cluster/packages

@@ -190,20 +190,20 @@ def _event(trees: Trees, row: Row, lines: pl.DataFrame) -> _Measure:
     mine = spans.filter(pl.col("op") == row["op"])
     near = pl.concat([mine, spans.filter(pl.col("parent").is_in(mine["row"].implode()))])
     near = near.unique("row").sort("row")
-    seen, cases = structure.seen(near, lines.join(mine.select("row"), on="row", how="semi"))
+    cases, events = structure.seen(near, lines.join(mine.select("row"), on="row", how="semi"))
     same = (
         (pl.col("op") == row["op"])
         & (pl.col("case") == row["case"])
         & (pl.col("after") == row["after"])
     )
-    event = (pl.col("kind") == row["kind"]) & (pl.col("event") == row["event"])
-    having = seen.filter(same & event).group_by("row", "window").agg(pl.len().alias("having"))
-    every = cases.filter(same).group_by("row", "window").agg(pl.len().alias("cases"))
+    events = events.filter((pl.col("kind") == row["kind"]) & (pl.col("event") == row["event"]))
+    having = cases[events["at"]].filter(same).group_by("row").agg(pl.len().alias("having"))
+    every = cases.filter(same).group_by("row").agg(pl.len().alias("cases"))
     share = (pl.col("having").fill_null(0) / pl.col("cases")).clip(0, 1)
-    rows = every.join(having, on=["row", "window"], how="left").with_columns(share.alias("hurt"))
+    rows = every.join(having, on="row", how="left").with_columns(share.alias("hurt"))
     if row["rate"] < row["healthy"]:
         rows = rows.with_columns((1 - pl.col("hurt")).alias("hurt"))
-    told = rows.join(mine.select("row", "trace", "start_ns"), on="row", how="inner")
+    told = rows.join(mine.select("row", "window", "trace", "start_ns"), on="row", how="inner")
     name, where = trees.ops["name"][row["op"]], trees.ops["service"][row["op"]]
     does = "fail" if row["kind"] == "failure" else "behave as the first evidence tells"
     return _Measure(f"spans `{name}` of {where}", does, _by_trace(told))
@@ -235,7 +235,11 @@ def _metric(bundle: Bundle, service: str, metric: str, instance: str | None) -> 
 def _by_trace(rows: pl.DataFrame) -> pl.DataFrame:
     """What the spans of one trace have in common is one observation."""
     return (
-        rows.group_by("window", "trace")
-        .agg((pl.col("start_ns").min() / 1e9).alias("at_s"), pl.col("hurt").mean())
+        rows.group_by("trace")
+        .agg(
+            pl.col("window").first(),
+            (pl.col("start_ns").min() / 1e9).alias("at_s"),
+            pl.col("hurt").mean(),
+        )
         .select("at_s", (pl.col("window") == INCIDENT).alias("during"), "hurt")
     )

@@ -256,16 +256,15 @@ class Teller:
 
     @cached_property
     def _usual(self) -> pl.DataFrame:
-        """Of each trace how many of its sort there are in health: window, trace, usual."""
+        """Of each trace how many of its sort there are in health: trace, usual."""
         roots = self._trees.spans.filter(pl.col("parent") < 0)
         usual = roots.filter(pl.col("window") != INCIDENT).group_by("op").len("usual")
-        of = roots.join(usual, on="op", how="left").group_by("window", "trace")
+        of = roots.join(usual, on="op", how="left").group_by("trace")
         return of.agg(pl.col("usual").max())
 
     def _usual_first(self, spans: pl.DataFrame) -> pl.DataFrame:
         """Those of the sort of request first that there are most of in health: customers' own."""
-        key = ["window", "trace"]
-        return spans.join(self._usual, on=key, how="left", maintain_order="left").sort(
+        return spans.join(self._usual, on="trace", how="left", maintain_order="left").sort(
             "usual", descending=True, nulls_last=True, maintain_order=True
         )
 

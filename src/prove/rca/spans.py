@@ -17,12 +17,12 @@ Floats = npt.NDArray[np.float64]
 class Trees:
     """`spans`, a row each, sorted by parent and start, so that children lie side by side.
 
-    Columns: window, trace (number), span_id, service, instance, op (number of service and name),
-    parent (row, -1 for none), start_ns, end_ns, own_ms (time not covered by children), callee (the
-    service that a client span asked, null for other spans), callee_op (of its only child, else -1),
-    torn (its parent is not there, but that of others of its trace), failed, hurt (one below it
-    failed: what it does is a consequence), shadowed (when it ended, the latest call to somebody
-    whom its process asks had failed).
+    Columns: window, trace (number, one in each window), span_id, service, instance, op (number of
+    service and name), parent (row, -1 for none), start_ns, end_ns, own_ms (time not covered by
+    children), callee (the service that a client span asked, null for other spans), callee_op (of
+    its only child, else -1), torn (its parent is not there, but that of others of its trace),
+    failed, hurt (one below it failed: what it does is a consequence), shadowed (when it ended, the
+    latest call to somebody whom its process asks had failed).
     `ops` has a row for each op, in order: service, name.
     """
 
@@ -42,22 +42,19 @@ def grow(table: pl.DataFrame) -> Trees:
 
     A span whose parent isn't there is a root: traces may be sampled or torn.
     """
-    table = table.unique(["window", "trace_id", "span_id"], keep="first", maintain_order=True)
-    traces = table.select(pl.col("trace_id").unique(maintain_order=True)).with_row_index("trace")
-    ops = table.select(pl.struct("service", "name").unique(maintain_order=True).struct.unnest())
-    ops = ops.with_row_index("op")
+    traces = table.select("window", "trace_id").unique(maintain_order=True).with_row_index("trace")
+    ops = table.select("service", "name").unique(maintain_order=True).with_row_index("op")
     spans = (
-        table.with_row_index("at")
-        .join(traces, on="trace_id", how="left", maintain_order="left")
+        table.join(traces, on=["window", "trace_id"], how="left", maintain_order="left")
+        .unique(["trace", "span_id"], keep="first", maintain_order=True)
         .join(ops, on=["service", "name"], how="left", maintain_order="left")
+        .with_row_index("at")
     )
-    parents = spans.select("window", "trace", pl.col("span_id").alias("parent_span_id"), up="at")
-    spans = spans.join(
-        parents, on=["window", "trace", "parent_span_id"], how="left", maintain_order="left"
-    )
+    parents = spans.select("trace", pl.col("span_id").alias("parent_span_id"), up="at")
+    spans = spans.join(parents, on=["trace", "parent_span_id"], how="left", maintain_order="left")
     torn = pl.col("up").is_null() & pl.col("parent_span_id").is_not_null()
     # The only root of a trace may well have a parent where nobody looks: at the client.
-    several = pl.col("up").is_null().sum().over("window", "trace") > 1
+    several = pl.col("up").is_null().sum().over("trace") > 1
     spans = spans.with_columns((torn & several).alias("torn"))
     up = spans["up"].fill_null(-1).cast(pl.Int64).to_numpy().copy()
     rows = np.arange(len(up))
@@ -71,7 +68,7 @@ def grow(table: pl.DataFrame) -> Trees:
     parent = np.where(parent >= 0, at[parent], -1)
     start = spans["start_unix_nano"].to_numpy().copy()
     end = np.maximum(spans["end_unix_nano"].to_numpy(), start)
-    service = spans["service"].rank("dense").to_numpy().astype(np.int64)
+    service = ops["service"].rank("dense").to_numpy().astype(np.int64)[spans["op"]]
     start, end = _in_one_clock(spans, parent, start, end, service)
     covered = _covered(parent, start, end)
     leaf = np.ones(len(parent), dtype=bool)
@@ -96,7 +93,7 @@ def grow(table: pl.DataFrame) -> Trees:
         "torn",
         (pl.col("status").str.to_lowercase() == "error").fill_null(value=False).alias("failed"),
     )
-    spans = _usual_callees(spans)
+    spans = _usual_callees(spans, leaf)
     hurt = _above(parent, spans["failed"].to_numpy())
     spans = spans.with_columns(pl.Series("hurt", hurt))
     spans = spans.with_columns(_shadowed(spans).alias("shadowed"))
@@ -221,7 +218,7 @@ def _above(parent: Ints, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]
     return above
 
 
-def _usual_callees(spans: pl.DataFrame) -> pl.DataFrame:
+def _usual_callees(spans: pl.DataFrame, leaf: npt.NDArray[np.bool_]) -> pl.DataFrame:
     """A client span without an answer's span asked whom its op always asks while all is well."""
     usual = (
         spans.filter(pl.col("window") != INCIDENT)
@@ -233,12 +230,10 @@ def _usual_callees(spans: pl.DataFrame) -> pl.DataFrame:
         )
         .filter((pl.col("kinds") == 1) & (pl.col("share") > 0.5))
     )
-    mothers = spans["parent"].unique()
-    childless = ~pl.int_range(pl.len()).is_in(mothers.implode())
     return (
         spans.join(usual.select("op", "usual"), on="op", how="left", maintain_order="left")
         .with_columns(
-            pl.when(childless & pl.col("callee").is_null())
+            pl.when(pl.Series(leaf) & pl.col("callee").is_null())
             .then("usual")
             .otherwise("callee")
             .alias("callee")
@@ -256,12 +251,14 @@ def _in_one_clock(
     after the parent's end, the child's clock is set so that it lies in the middle of its parent,
     on average (as Jaeger does a span at a time). Offsets add up along the path.
     """
-    instance = spans.select(pl.struct("service", "instance").rank("dense")).to_series().to_numpy()
     crosses = (parent >= 0) & (service != service[parent])
     at = np.flatnonzero(crosses)
     if not len(at):
         return start, end
     up = parent[at]
+    named = spans["instance"].fill_null("").cast(pl.Categorical).to_physical()
+    number = named.cast(pl.Int64).to_numpy()
+    instance = service * (int(number.max()) + 1) + number
     pairs = pl.DataFrame(
         {
             "caller": instance[up],

@@ -33,19 +33,16 @@ def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
     spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
     windows = ((against, "before"), (INCIDENT, "after"))
     traces = {window: max(1, n) for window, n in _traces(spans).items()}
-    having, cases = seen(spans, lines)
-    per_trace = cases.group_by("window", "trace", *CASE).agg(pl.len().alias("spans"))
-    totals = per_trace.group_by(CASE).agg(
-        (pl.col("window") == window).sum().alias(f"n_{name}") for window, name in windows
-    )
-    shares = (
-        having.group_by("window", "trace", *EVENT)
-        .agg(pl.len().alias("having"))
-        .join(per_trace, on=["window", "trace", *CASE], how="left")
-        .with_columns((pl.col("having") / pl.col("spans")).alias("share"))
+    cases, having = seen(spans, lines)
+    cases = cases.with_columns((1 / pl.len()).over("trace", *CASE).alias("share"))
+    totals = cases.group_by(CASE).agg(
+        pl.col("trace").filter(pl.col("window") == window).n_unique().alias(f"n_{name}")
+        for window, name in windows
     )
     counted = (
-        shares.group_by(EVENT)
+        having.select("kind", "event")
+        .hstack(cases.select("window", *CASE, "share")[having["at"]])
+        .group_by(EVENT)
         .agg(
             pl.col("share").filter(pl.col("window") == window).sum().alias(f"k_{name}")
             for window, name in windows
@@ -75,32 +72,33 @@ def silence(trees: Trees, bundle: Bundle, against: int) -> pl.DataFrame:
     window = bundle.baseline if against == BASELINE else bundle.local
     rows = []
     if window is not None and window.seconds > 0 and bundle.incident.seconds > 0:
-        spans = trees.spans.select("window", "trace", "service", "op", "parent", "start_ns")
-        spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
+        spans = trees.spans.filter(pl.col("window").is_in([against, INCIDENT]))
+        start_s = spans["start_ns"].to_numpy() / 1e9
+        trace, op = spans["trace"].to_numpy(), spans["op"].to_numpy()
+        during, is_root = (spans["window"] == INCIDENT).to_numpy(), spans["parent"].to_numpy() < 0
         for service in _entrances(spans.filter(pl.col("window") == against)):
-            own = pl.col("service") == service
-            apart = spans.join(spans.filter(own), on=["window", "trace"], how="anti")
-            if apart.is_empty():
+            own = (spans["service"] == service).to_numpy()
+            needs_it = np.zeros(len(trees.trace_ids), dtype=bool)
+            needs_it[trace[own]] = True
+            apart = ~needs_it[trace]
+            if not apart.any():
                 continue
-            before, during = (
-                [
-                    some.filter(pl.col("window") == each)["start_ns"].sort().to_numpy() / 1e9
-                    for some in (spans.filter(own), apart)
-                ]
-                for each in (against, INCIDENT)
+            before, after = (
+                [np.sort(start_s[some & when]) for some in (own, apart)]
+                for when in (~during, during)
             )
             longest_s = float(_pauses(before[0], window)[1].max())
-            begins, lengths = _pauses(during[0], bundle.incident)
+            begins, lengths = _pauses(after[0], bundle.incident)
             usual = len(before[1]) / window.seconds * lengths
-            served = np.diff(np.searchsorted(during[1], [begins, begins + lengths]), axis=0)[0]
+            served = np.diff(np.searchsorted(after[1], [begins, begins + lengths]), axis=0)[0]
             alone = (served > 0) & (served >= usual / 2)
             silent_s = float(np.maximum(0.0, lengths - longest_s)[alone].sum())
             n_before, n_after = (
                 max(1, int(each.seconds / longest_s)) for each in (window, bundle.incident)
             )
-            op = spans.filter(own & (pl.col("parent") < 0))["op"].mode().sort()[0]
             k_after = min(silent_s / longest_s, n_after)
-            rows.append((op, k_after, n_before, n_after, longest_s))
+            most = int(np.bincount(op[own & is_root]).argmax())
+            rows.append((most, k_after, n_before, n_after, longest_s))
     counted = pl.DataFrame(
         rows,
         schema={
@@ -126,10 +124,9 @@ def silence(trees: Trees, bundle: Bundle, against: int) -> pl.DataFrame:
 
 def _entrances(spans: pl.DataFrame) -> list[str]:
     """Services that begin most of their traces: who is asked by others is silent as they are."""
-    roots = pl.col("parent") < 0
-    of = spans.group_by("service", "trace").agg(roots.any().alias("root"))
-    share = of.group_by("service").agg(pl.col("root").mean()).filter(pl.col("root") > 1 / 2)
-    return share["service"].sort().to_list()
+    begun = pl.col("trace").filter(pl.col("parent") < 0).n_unique()
+    share = spans.group_by("service").agg((begun / pl.col("trace").n_unique()).alias("share"))
+    return share.filter(pl.col("share") > 1 / 2)["service"].sort().to_list()
 
 
 def _pauses(times: Floats, window: Window) -> tuple[Floats, Floats]:
@@ -157,40 +154,52 @@ def _traces(spans: pl.DataFrame) -> dict[int, int]:
 
 
 def seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A row for each span and event that it has, and one for each span and case that it is.
+    """The cases that spans are: row, window, trace, op, case, after; and the events that they have:
+    at (the place of its case in the former), kind, event.
 
     What a span does whose failure, or whose callees', explains it, is no event.
     """
-    free = spans.filter(~pl.col("hurt"))
-    of = free.select("row", "window", "trace", "op")
-    free = free.filter(~pl.col("failed") & ~pl.col("shadowed")).select("row")
-    children = spans.filter(pl.col("parent") >= 0).select(
-        pl.col("parent").alias("row"), pl.col("op").alias("event")
-    )
-    plain = [_as("").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
-    fails = [_as("failure").alias("case"), pl.lit(NOTHING, dtype=pl.Int64).alias("after")]
-    kinds = children.group_by("row", "event").agg(pl.len().alias("times"))
+    free = spans.filter(~(pl.col("hurt") | pl.col("failed") | pl.col("shadowed")))
     # A call can fail again, and again; else, who has seen a call fail gives up.
     may_fail = spans.filter(
         ~pl.col("hurt") & (~pl.col("shadowed") | pl.col("callee").is_not_null())
     )
     may_fail = may_fail.filter(pl.col("failed").any().over("op"))
-    no_event = pl.lit(NOTHING, dtype=pl.Int64).alias("event")
+    children = spans.filter(pl.col("parent") >= 0).select(
+        pl.col("parent").alias("row"), pl.col("op").alias("event")
+    )
     lines = lines.rename({"template": "event"})
-    pairs = [_following(children, "next"), _following(lines, "then")]
-    found = pl.concat(
-        [
-            kinds.select("row", *plain, "event", kind=_as("child")),
-            kinds.filter(pl.col("times") > 1).select("row", *plain, "event", kind=_as("again")),
-            lines.select("row", *plain, "event", kind=_as("log")).unique(),
-            *(each.with_columns(kind=pl.col("case")) for each in pairs),
-        ]
-    ).join(free, on="row", how="semi")
-    failure = may_fail.filter("failed").select("row", *fails, no_event, kind=_as("failure"))
-    case = pl.concat([free.select("row", *plain), pl.concat(pairs).select("row", "case", "after")])
-    case = pl.concat([case.join(free, on="row", how="semi"), may_fail.select("row", *fails)])
-    found = pl.concat([found, failure])
-    return found.join(of, on="row", how="inner"), of.join(case, on="row", how="inner")
+    children, lines = (_among(each, free["row"]) for each in (children, lines))
+    pairs = pl.concat([_following(children, "next"), _following(lines, "then")])
+    who = ["row", "window", "trace", "op"]
+    nothing = pl.lit(NOTHING, dtype=pl.Int64)
+    cases = [
+        free.select(who).with_columns(_as("").alias("case"), nothing.alias("after")),
+        free.select(who)[pairs["at"]].hstack(pairs.select("case", "after")),
+        may_fail.select(*who, _as("failure").alias("case"), nothing.alias("after")),
+    ]
+    kinds = children.group_by("at", "event").agg(pl.len().alias("times"))
+    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    having = [
+        kinds.select("at", "event", kind=_as("child")),
+        kinds.filter(pl.col("times") > 1).select("at", "event", kind=_as("again")),
+        lines.select("at", "event", kind=_as("log")).unique(),
+        pairs.select(place.alias("at") + free.height, "event", kind="case"),
+        may_fail.select(
+            (place + free.height + pairs.height).filter("failed").alias("at"),
+            nothing.alias("event"),
+            kind=_as("failure"),
+        ),
+    ]
+    return pl.concat(cases), pl.concat(having)
+
+
+def _among(events: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
+    """Those of such rows, with `at`, their place among them."""
+    of, known = events["row"].to_numpy(), rows.to_numpy()
+    at = np.full(max(of.max(initial=0), known.max(initial=0)) + 1, NOTHING)
+    at[known] = np.arange(len(known))
+    return events.with_columns(pl.Series("at", at[of])).filter(pl.col("at") >= 0)
 
 
 def _as(kind: str) -> pl.Expr:
@@ -198,11 +207,11 @@ def _as(kind: str) -> pl.Expr:
 
 
 def _following(events: pl.DataFrame, case: str) -> pl.DataFrame:
-    """What comes after each of a span's events: row, case, after, event (NOTHING for the last)."""
+    """What comes after each of a span's events: at, case, after, event (NOTHING for the last)."""
     # Sorted, for a shift over groups takes several times as long.
-    last = (pl.col("row") != pl.col("row").shift(-1)).fill_null(value=True)
-    return events.sort("row", maintain_order=True).select(
-        "row",
+    last = (pl.col("at") != pl.col("at").shift(-1)).fill_null(value=True)
+    return events.sort("at", maintain_order=True).select(
+        "at",
         _as(case).alias("case"),
         pl.col("event").alias("after"),
         pl.when(last).then(NOTHING).otherwise(pl.col("event").shift(-1)).alias("event"),

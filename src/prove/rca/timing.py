@@ -29,7 +29,7 @@ def lost(trees: Trees) -> pl.DataFrame:
     """
     spans, traces = trees.spans.filter(~pl.col("hurt")), max(1, trees.traces.get(INCIDENT, 0))
     lasted = (pl.col("end_ns").max() - pl.col("start_ns").min()) / 1e6
-    ranked = spans.with_columns(lasted.over("window", "trace").alias("lasted_ms"))
+    ranked = spans.with_columns(lasted.over("trace").alias("lasted_ms"))
     ranked = ranked.select(*ITEMS, "window", "trace", "own_ms", "lasted_ms").with_columns(
         pl.col("own_ms").rank("average").over(ITEMS).alias("rank"),
         (pl.col("own_ms") + LEAST_MS).log().alias("log"),
