@@ -126,19 +126,20 @@ class Teller:
 
     def instance(self, service: str, found: Mapping[str, Blame]) -> str | None:
         """The only one, or the one that is slower than the others by far."""
-        spans = self._during.filter(pl.col("service") == service).drop_nulls("instance")
-        rows = [
+        rows = {
             row["instance"] for blame in found.values() for row in blame.rows if row.get("instance")
-        ]
-        known = spans["instance"].unique().to_list() or sorted(set(rows))
+        }
+        known = self._instances.get(service) or rows
         if len(known) == 1:
-            return str(known[0])
+            return str(next(iter(known)))
         blame = found.get("time")
         inside = [row for row in blame.rows if row["side"] == "inside"] if blame else []
-        if not inside or spans.is_empty():
+        if not inside:
             return None
+        of = pl.col("service") == service, pl.col("op") == inside[0]["op"]
         slow = (
-            spans.filter(pl.col("op") == inside[0]["op"])
+            self._during.filter(*of)
+            .drop_nulls("instance")
             .group_by("instance")
             .agg(pl.col("own_ms").median())
             .sort("own_ms", "instance", descending=True)
@@ -146,6 +147,15 @@ class Teller:
         if slow.height > 1 and slow["own_ms"][0] >= 2 * slow["own_ms"][1:].median():  # type: ignore[operator]
             return str(slow["instance"][0])
         return None
+
+    @cached_property
+    def _instances(self) -> dict[str, set[str]]:
+        """Of each service, those that are seen in the incident."""
+        found: dict[str, set[str]] = {}
+        for service, instance in self._during.select("service", "instance").unique().iter_rows():
+            if instance is not None:
+                found.setdefault(service, set()).add(instance)
+        return found
 
     def _slowness(self, service: str, rows: list[Row], items: pl.DataFrame) -> Kind:
         """A processor that is lacking slows all that a process does; what else there is, some."""

@@ -46,12 +46,14 @@ def grow(table: pl.DataFrame) -> Trees:
     ops = table.select("service", "name").unique(maintain_order=True).with_row_index("op")
     spans = (
         table.join(traces, on=["window", "trace_id"], how="left", maintain_order="left")
-        .unique(["trace", "span_id"], keep="first", maintain_order=True)
+        .filter(pl.struct("trace", "span_id").is_first_distinct())
         .join(ops, on=["service", "name"], how="left", maintain_order="left")
         .with_row_index("at")
     )
     parents = spans.select("trace", pl.col("span_id").alias("parent_span_id"), up="at")
-    spans = spans.join(parents, on=["trace", "parent_span_id"], how="left", maintain_order="left")
+    ids = ["trace", "parent_span_id"]
+    found = spans.select(ids).join(parents, on=ids, how="left", maintain_order="left")["up"]
+    spans = spans.drop("at", "trace_id", "name").with_columns(found)
     torn = pl.col("up").is_null() & pl.col("parent_span_id").is_not_null()
     # The only root of a trace may well have a parent where nobody looks: at the client.
     several = pl.col("up").is_null().sum().over("trace") > 1
@@ -115,13 +117,14 @@ def _covered(parent: Ints, start: Ints, end: Ints) -> Ints:
     finish = np.clip(end[first:] - start[of], 0, length)
     # A running maximum for each family: families are lifted above each other.
     step = int(length.max()) + 1
-    family = np.cumsum(np.r_[False, of[1:] != of[:-1]])
+    begins = np.r_[True, of[1:] != of[:-1]]
+    family = np.cumsum(begins) - 1
     unit = max(1, step * (int(family[-1]) + 1) // 2**62 + 1)
     lift = family * (step // unit + 1)
     seen = np.maximum.accumulate(finish // unit + lift)
     before = np.r_[0, (seen[:-1] - lift[1:]) * unit]
     adds = np.maximum(0, finish - np.maximum(begin, np.maximum(before, 0)))
-    np.add.at(covered, of, adds)
+    covered[of[begins]] = np.add.reduceat(adds, np.flatnonzero(begins))
     return covered
 
 

@@ -31,7 +31,7 @@ def lost(trees: Trees) -> pl.DataFrame:
     lasted = (pl.col("end_ns").max() - pl.col("start_ns").min()) / 1e6
     ranked = spans.with_columns(lasted.over("trace").alias("lasted_ms"))
     ranked = ranked.select(*ITEMS, "window", "trace", "own_ms", "lasted_ms").with_columns(
-        pl.col("own_ms").rank("average").over(ITEMS).alias("rank"),
+        pl.col("own_ms").rank("average").over(ITEMS[1:]).alias("rank"),
         (pl.col("own_ms") + LEAST_MS).log().alias("log"),
     )
 
