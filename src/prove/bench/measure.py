@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from prove.stack.state import StackState
 
 MIB = 2**20
 BUSY_SAMPLE_S = 2.0
+PACE = 1_000_000
 BUSY_PERCENT = 10.0
 IDLE_LIMIT_S = 30
 IDLE_CPU_S = 0.25  # in a second, by all processes of a stack together
+_MEASURED = (":!docs/evidence", ":!docs/benchmarks.md")
 PACKAGES = ("flask", "gunicorn", "fastapi", "uvicorn", "sqlalchemy", "opentelemetry-sdk")
 
 
@@ -107,7 +110,8 @@ class Group(BaseModel):
 class Run(BaseModel):
     """When, where and of what a figure was measured.
 
-    `busy_percent` is the share of all cores that other processes took just before.
+    `busy_percent` is the share of all cores that other processes took just before; `pace_ms` is
+    what the processor took for `PACE` additions then, where that was measured.
     """
 
     taken_at: datetime
@@ -118,6 +122,7 @@ class Run(BaseModel):
     os: str
     versions: dict[str, str]
     busy_percent: float
+    pace_ms: float | None = None
 
     @property
     def busy(self) -> bool:
@@ -141,17 +146,24 @@ def this_run() -> Run:
         os=f"{_os_name()}, {platform.system()} {platform.release()}, {platform.machine()}",
         versions=_versions(),
         busy_percent=psutil.cpu_percent(interval=BUSY_SAMPLE_S),
+        pace_ms=round(_pace_ms(), 1),
     )
+
+
+def _pace_ms() -> float:
+    """What a machine is worth just now: one that is a guest among others has not always its all."""
+    taken = timeit.repeat(f"for each in range({PACE}): total += each", "total = 0", number=1)
+    return median(taken) * 1000
 
 
 def commit() -> str:
     """What is checked out, in 12 digits; `-dirty` when tracked files differ from it.
 
-    Pages of evidence don't count: each would make the next run one of something else.
+    Pages of what was measured don't count: each would make the next run one of something else.
     """
     git = ("git", "-C", str(tools.repository_root()))
     head = _said(*git, "rev-parse", "--short=12", "HEAD")
-    changed = _said(*git, "status", "--porcelain", "-uno", "--", ".", ":!docs/evidence")
+    changed = _said(*git, "status", "--porcelain", "-uno", "--", ".", *_MEASURED)
     return f"{head}{'-dirty' if changed else ''}" if head else "no commit yet"
 
 

@@ -215,7 +215,8 @@ def page(evidence: Evidence, said: Mapping[str, str], on_kubernetes: cluster.Fig
             parts.append(f"Not measured yet: {command} does it.")
             continue
         run = figure.run
-        parts.append(f"{command}, {run.taken_at:%Y-%m-%d %H:%M} UTC, commit `{run.commit}`.")
+        pace = f" Pace: {run.pace_ms:.0f} ms." if run.pace_ms else ""
+        parts.append(f"{command}, {run.taken_at:%Y-%m-%d %H:%M} UTC, commit `{run.commit}`.{pace}")
         if run.machine != latest.machine:
             parts.append(f"> Of another machine: {_hardware(run)}; {run.os}.")
         if run.busy:
@@ -261,7 +262,8 @@ reading; what is said by hand stands in `src/prove/bench/notes.md`.
 the shop, its observability and the load generator share its cores. So compare figures within a
 table, where they were taken side by side, rather than with another table's. A target is the limit
 this project has set itself; one that is missed makes `make bench` exit with 1 and stays on this
-page as missed.
+page as missed. Pace is what Python took for a million additions just before: a machine that is a
+guest among others is not worth the same at all times, so weigh times and rates by it.
 
 {machine.markdown().replace(":-- | --:", ":-- | :--")}"""
 
