@@ -30,6 +30,8 @@ class Shape:
     """Share of calls to a service that fail before they reach it."""
     lost: dict[str, float] = field(default_factory=dict)
     """Share of calls to a service whose answers don't come back."""
+    held: dict[str, float] = field(default_factory=dict)
+    """Share of calls that a service is at for 30 s; its caller waits for two."""
     gives_up: int = 0
     """Requests that a service refuses without asking anybody, after a call of its has failed."""
     tries: int = 1
@@ -88,6 +90,9 @@ class Maker:
                         done, bad = self._serve(other, trace, call, begin + wire / 2, shape)
                         if other in shape.lost:
                             bad = bad or self._random.random() < shape.lost[other]
+                        if other in shape.held and self._random.random() < shape.held[other]:
+                            self.rows[-1]["end_unix_nano"] += int(30e9)
+                            done, bad = begin + 2e9, True
                     end = done + wire / 2
                     self._add(service, f"ask {other}", trace, call, mine, begin, end, bad, shape)
                     failed = failed or bad

@@ -29,6 +29,7 @@ FAULTS = {
     "failing": (Shape(fails={"bank": 0.5}), "bank", {"errors"}),
     "failing in the middle": (Shape(fails={"pay": 0.5}), "pay", {"errors"}),
     "not reached": (Shape(unreached={"bank": 0.5}), "bank", {"errors"}),
+    "hanging": (Shape(held={"bank": 0.5}), "bank", {"errors", "latency"}),
     "answers early": (Shape(skips={"pay": 0.6}), "pay", {"omission"}),
     "asks again": (Shape(tries=3), "pay", {"omission"}),
 }
@@ -82,6 +83,18 @@ def test_who_is_not_reached_is_told_from_who_is_and_whose_answers_are_lost() -> 
     assert "100% of the failed ones have no span of cart" in unreached.evidence[0].sentence
     assert lost.evidence[0].answered == 1
     assert "cart has spans of 100% of the failed ones" in lost.evidence[0].sentence
+
+
+def test_who_holds_what_nobody_waits_for_any_more_is_told_to_hang() -> None:
+    held, lost = (
+        analyse(incident(shape)).causes[0]
+        for shape in (Shape(held={"cart": 0.5}), Shape(lost={"cart": 0.5}))
+    )
+    assert held.service == "cart"
+    failing = next(item for item in held.evidence if item.signal == "errors")
+    assert failing.held_ms == pytest.approx(30_000, rel=0.01)
+    assert "at some of them cart is for 30 s (median)" in failing.sentence
+    assert {item.held_ms for item in lost.evidence} == {None}
 
 
 def test_calls_are_counted_also_where_nobody_answers() -> None:

@@ -6,6 +6,7 @@ is confirmed before anything is changed for its sake.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from prove.cause.asked import Source
 from prove.errors import UserError
@@ -64,6 +65,11 @@ _MITIGATE_REACHED = (
     "see what {who} answers: where it refuses (4xx), take back what changed lately in it or in its"
     " callers; where its answers are lost or late, restore the way between them"
 )
+_MITIGATE_HELD = (
+    "see first what {who} waits for (a dump of its threads, its connections, its own log), for a"
+    " restart loses that; then start it again; if it changed lately, take that back"
+)
+_ASK_HELD = "what did it wait for: a lock, a pool, a disk, somebody whom it asks?"
 _ASK_UNREACHED = (
     "what ended or blocks it: a crash, a release, a lack of memory or of connections? Or what lies"
     " in between?"
@@ -142,32 +148,39 @@ def of(cause: Cause, analysis: Analysis, source: Source | None = None) -> list[S
 def _mitigation(cause: Cause) -> str:
     if cause.seen_by:
         return _MITIGATE_DARK
-    match _reached(cause):
+    match _failing(cause):
         case None:
             return _MITIGATE[cause.kind]
-        case True:
+        case "held":
+            return _MITIGATE_HELD
+        case "reached":
             return _MITIGATE_REACHED
-        case False:
+        case "unreached":
             return _MITIGATE_UNREACHED
 
 
 def _question(cause: Cause) -> str:
     if cause.seen_by:
         return _ASK_DARK
-    return _ASK_UNREACHED if _reached(cause) is False else _ASK[cause.kind]
+    return {"held": _ASK_HELD, "unreached": _ASK_UNREACHED}.get(
+        _failing(cause) or "", _ASK[cause.kind]
+    )
 
 
-def _reached(cause: Cause) -> bool | None:
-    """Whether failed calls to a cause reach it; None: its failures aren't such.
+def _failing(cause: Cause) -> Literal["held", "reached", "unreached"] | None:
+    """What becomes of failed calls to a cause; None: its failures aren't such.
 
     Silence has no example of a trace: nothing reaches it, or nothing comes from it.
     """
     first = cause.evidence[0] if cause.evidence else None
     if cause.kind != "errors" or first is None or first.signal != "errors":
         return None
+    if any(each.held_ms is not None for each in cause.evidence):
+        return "held"
     if not first.trace_ids:
-        return False
-    return reached(first.answered)
+        return "unreached"
+    of = reached(first.answered)
+    return None if of is None else "reached" if of else "unreached"
 
 
 def _confirmed(cause: Cause, first: Evidence | None) -> str:
@@ -193,8 +206,8 @@ def _confirmed(cause: Cause, first: Evidence | None) -> str:
         if not first.trace_ids:
             return f"{service} pauses while others go on: is its process alive, and is it asked?"
         return (
-            f"the failed {name} ({numbers}) is the deepest span that fails; its log lines say why."
-            " Where a span below it fails, too, look there instead."
+            f"the failed {name} ({numbers}) is the deepest span that fails; its log lines may say"
+            " why. Where a span below it fails, too, look there instead."
         )
     if first.signal == "time" and first.asks:
         other = f"It is {first.service} if its calls to others wait as long."
@@ -281,12 +294,14 @@ def meaning(cause: Cause) -> str:
         does = {"errors": "fail", "time": "take longer"}
         told = [does[each] for each in dict.fromkeys(signals) if each in does]
         return f"calls to it {' and '.join(told) or 'are others'}; it, or the way to it, is why"
-    match _reached(cause):
+    match _failing(cause):
         case None:
             return MEANING[cause.kind]
-        case True:
+        case "held":
+            return "it hangs: calls to it fail, and it is still at them when nobody waits any more"
+        case "reached":
             return "calls to it fail, though it is reached"
-        case False:
+        case "unreached":
             return "calls don't reach it, or it hangs or ends before it answers"
 
 

@@ -407,7 +407,7 @@ def _arrow(
         zorder=1,
     )
     if on_path or len(places) <= 8:
-        at = 0.4 if on_path else 0.7  # or those of two arrows from one service lie on each other
+        at = 0.36 if on_path else 0.74  # or those of two arrows from one service lie on each other
         axes.text(
             begin[0] + at * (end[0] - begin[0]),
             begin[1] + at * (end[1] - begin[1]),
@@ -416,8 +416,8 @@ def _arrow(
             va="center",
             fontsize=9,
             color=_CAUSE if on_path else _SOFT,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-            zorder=2,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0},
+            zorder=2.5 if on_path else 2,
         )
 
 
@@ -460,7 +460,7 @@ def _node(
     room = max(8, int(72 * inches * width / (0.66 * size)))
     told = ["felt here"] if name == analysis.symptom else []
     told += ["no telemetry"] if name in _dark(analysis) else []
-    told += ["named"] if name == first else []
+    told += [_named(analysis.causes[0])] if name == first else []
     axes.text(
         at[0],
         at[1] + (0.06 if told else 0),
@@ -483,6 +483,14 @@ def _node(
             fontsize=9,
             zorder=4,
         )
+
+
+def _named(cause: Cause) -> str:
+    """That a service is named; and where it is slow inside, how slow."""
+    first = cause.evidence[0] if cause.evidence else None
+    if first is None or first.signal != "time" or first.asks or first.service != cause.service:
+        return "named"
+    return f"named: {number(first.baseline or 0)} → {number(first.incident or 0)} ms inside"
 
 
 def _dark(analysis: Analysis) -> set[str]:

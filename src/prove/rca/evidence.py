@@ -26,6 +26,8 @@ FAR = 1000
 """Spreads: a metric that never changed has none to count by."""
 NEGLIGIBLE = 0.02
 """Of the bits of the signal that counts most."""
+SEVERAL = 2
+"""Requests that are held: of a service that hangs few are seen to end."""
 MOST = 3
 """Items of evidence of a signal, and traces of an item."""
 LONGEST = 90
@@ -237,11 +239,12 @@ class Teller:
             chosen = rows.filter(pl.col("has") == (row["rate"] > row["healthy"]))
         elif row["kind"] == "failure":
             chosen = chosen.filter("failed")
-        answered = None
+        answered = held_ms = None
         if called:
             told = f"calls of {where} to {service} (`{name}`) fail"
-            answered = None if self.seen_by(service) else self._answered(chosen, service)
-            whose += _answers(service, answered)
+            if not self.seen_by(service):
+                answered, held_ms = self._answered(chosen, service), self._held_ms(service)
+            whose += _answers(service, answered, held_ms)
         template = self._template(row)
         return Evidence(
             signal,
@@ -257,12 +260,27 @@ class Teller:
             asks=service if called else "",
             template=template,
             answered=answered,
+            held_ms=held_ms,
         )
 
     def _answered(self, calls: pl.DataFrame, service: str) -> float | None:
         """Of calls the share of which a service has a span."""
         below = self._trees.spans.filter(pl.col("service") == service)["parent"]
         return calls.select(pl.col("row").is_in(below.implode()).mean()).item()  # type: ignore[no-any-return]
+
+    def _held_ms(self, service: str) -> float | None:
+        """How long a service was at calls that it hadn't done when they failed (median).
+
+        By how long both lasted: so it doesn't matter whose clock is right.
+        """
+        lasted = (pl.col("end_ns") - pl.col("start_ns")) / 1e6
+        asked = self._during.filter("failed", pl.col("callee") == service)
+        own = self._during.filter(pl.col("service") == service)
+        both = asked.select("row", lasted.alias("asked_ms")).join(
+            own.select("parent", lasted.alias("own_ms")), left_on="row", right_on="parent"
+        )
+        held = both.filter(pl.col("own_ms") > pl.col("asked_ms"))["own_ms"]
+        return float(held.median()) if len(held) >= SEVERAL else None  # type: ignore[arg-type]
 
     @cached_property
     def _usual(self) -> pl.DataFrame:
@@ -433,8 +451,13 @@ def reached(answered: float | None) -> bool | None:
     return None if answered is None else answered >= 1 / 2
 
 
-def _answers(service: str, answered: float | None) -> str:
+def _answers(service: str, answered: float | None, held_ms: float | None) -> str:
     """What it tells of failed calls that who is called has spans of them, or hasn't."""
+    if held_ms is not None:
+        return (
+            f"; at some of them {service} is for {ms(held_ms)} (median), when their caller has long"
+            " given up: it hangs, or waits for something"
+        )
     if answered is None:
         return ""
     if not reached(answered):

@@ -31,7 +31,8 @@ class Evidence:
     numbers that are compared, in `unit`. `trace_ids` are examples of the incident; `query` gives
     the numbers again (DuckDB's SQL, tables as in prove.cause.asked). `service` and `instance` are
     those whose telemetry it is, `asks` whom it calls there, `template` the line of its log.
-    `answered` is, of calls that fail, the share of which who is called has a span.
+    `answered` is, of calls that fail, the share of which who is called has a span; `held_ms` how
+    long it was at those that it hadn't done when their caller gave up (median).
     """
 
     signal: Signal
@@ -48,6 +49,7 @@ class Evidence:
     asks: str = ""
     template: str = ""
     answered: float | None = None
+    held_ms: float | None = None
 
 
 @dataclass(frozen=True)
