@@ -407,7 +407,7 @@ def _arrow(
         zorder=1,
     )
     if on_path or len(places) <= 8:
-        at = 0.36 if on_path else 0.74  # or those of two arrows from one service lie on each other
+        at = 0.36 if on_path else 0.66  # or those of two arrows from one service lie on each other
         axes.text(
             begin[0] + at * (end[0] - begin[0]),
             begin[1] + at * (end[1] - begin[1]),
@@ -486,11 +486,11 @@ def _node(
 
 
 def _named(cause: Cause) -> str:
-    """That a service is named; and where it is slow inside, how slow."""
+    """How slow a service is inside, where that is its evidence; else that it is named."""
     first = cause.evidence[0] if cause.evidence else None
     if first is None or first.signal != "time" or first.asks or first.service != cause.service:
         return "named"
-    return f"named: {number(first.baseline or 0)} → {number(first.incident or 0)} ms inside"
+    return f"{number(first.baseline or 0)} → {number(first.incident or 0)} ms inside"
 
 
 def _dark(analysis: Analysis) -> set[str]:
