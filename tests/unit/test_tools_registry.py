@@ -80,6 +80,12 @@ def test_a_tool_is_pinned_by_checksums(name: str) -> None:
     assert re.fullmatch(r"1\.\d+(\.\d+)?", required_go(TOOLS[name]))
 
 
+def test_the_readme_asks_for_a_go_that_builds_everything() -> None:
+    needed = {required_go(program) for program in (TOOLS | SERVICES).values()}
+    newest = max(needed, key=lambda version: [int(part) for part in version.split(".")])
+    assert f"Go {newest} or newer" in (ROOT / "README.md").read_text()
+
+
 def test_the_generated_collector_is_of_its_builder_file() -> None:
     module = ROOT / TOOLS["otelcol"].directory
     wanted = re.findall(r"gomod: (\S+) v(\S+)", (module / "builder.yaml").read_text())

@@ -32,7 +32,6 @@ def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
     spans = trees.spans.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     spans = spans.filter(pl.col("window").is_in([against, INCIDENT]))
     windows = ((against, "before"), (INCIDENT, "after"))
-    traces = {window: max(1, n) for window, n in _traces(spans).items()}
     cases, having = seen(spans, lines)
     cases = cases.with_columns((1 / pl.len()).over("trace", *CASE).alias("share"))
     totals = cases.group_by(CASE).agg(
@@ -50,8 +49,8 @@ def events(trees: Trees, lines: pl.DataFrame, against: int) -> pl.DataFrame:
         .join(totals, on=CASE, how="left")
         .filter((pl.col("n_after") > 0) & (pl.col("n_before") > 0))
     )
-    more = (pl.col("n_after") / traces.get(INCIDENT, 1)) / (
-        pl.col("n_before") / traces.get(against, 1)
+    more = (pl.col("n_after") / trees.traces.get(INCIDENT, 1)) / (
+        pl.col("n_before") / trees.traces.get(against, 1)
     )
     # Of those that come more often more fail: who asks is no excuse, and who fails is asked again.
     fails = pl.col("kind") == "failure"
@@ -147,10 +146,6 @@ def rated(counted: pl.DataFrame) -> pl.DataFrame:
         pl.Series("rate", k_after / n_after),
         pl.Series("bits", surprise(k, n, k_after, n_after, more)),
     )
-
-
-def _traces(spans: pl.DataFrame) -> dict[int, int]:
-    return dict(spans.group_by("window").agg(pl.col("trace").n_unique()).iter_rows())
 
 
 def seen(spans: pl.DataFrame, lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
