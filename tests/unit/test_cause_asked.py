@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from prove.cause import asked, page, sources
+from prove.cause import advice, asked, page, sources
 from prove.cli import app
 from prove.errors import UserError
 from prove.incident import objectives
@@ -178,6 +178,9 @@ def test_stores_are_asked_for_the_times_of_both_windows() -> None:
     assert "_time:[1970-01-01T00:16:40.500000000Z, 1970-01-01T00:17:20.000000000Z]" in now
     assert '"service.name":="pay" _msg:"payment refused by" | sort by (_time)' in now
     assert "_time:[1970-01-01T00:15:00.000000000Z, 1970-01-01T00:16:20.000000000Z]" in before
+
+    steps = advice.steps(causes.analysis(), stores)
+    assert [step.text for step in steps if step.text.startswith("Mitigate, for it goes on: ")]
 
     now, before = told("time", "POST /x")
     assert "start=1000500000 -d end=1040000000" in now

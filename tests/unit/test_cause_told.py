@@ -105,7 +105,7 @@ def test_every_kind_has_something_to_do_next(kind: str) -> None:
     told = [step.plain for step in advice.of(first, causes.analysis())]
     assert [each.partition(":")[0] for each in told] == [
         "Confirm",
-        "Mitigate, for it goes on",
+        "Mitigate, if it goes on still",
         "Ask",
     ]
     assert any("checkout" in each for each in told)
@@ -130,7 +130,7 @@ def test_steps_follow_from_the_evidence_and_say_what_to_run() -> None:
 @pytest.mark.parametrize(
     ("state", "begins"),
     [
-        ("goes on", "Mitigate, for it goes on: "),
+        ("goes on", "Mitigate, if it goes on still: "),
         ("over", "It is over: mitigate if it comes back: "),
         ("not known", "See whether it goes on; if so, mitigate: "),
     ],

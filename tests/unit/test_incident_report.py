@@ -68,7 +68,8 @@ def shown(*incidents: Incident) -> str:
 def test_a_run_is_told_in_three_lines() -> None:
     assert shown(incident()).splitlines() == [
         "order-down  holds",
-        "  page CheckoutUnavailable after 9.1 s, theory 8.6 s (4 s)",
+        "  page CheckoutUnavailable after 9.1 s, theory 4 s, as errors were there before;"
+        " else 8.6 s",
         "  recovery 31.2 s; 0 wrong pages; 0 differences in the books; 2.0% of an error budget",
     ]
 

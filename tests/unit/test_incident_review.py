@@ -183,6 +183,30 @@ def test_a_quiet_incident_is_told_as_such(tmp_path: Path) -> None:
     assert made.detection[0] == "No alert was expected, and none came."
 
 
+def test_of_a_run_that_was_cut_short_nobody_says_that_no_page_was_due(tmp_path: Path) -> None:
+    kept = incidents.write(tmp_path, detections=[], verdict="interrupted", why="it was stopped")
+    for name in (record.PAGES, record.ALERTS):
+        (kept / name).unlink()
+    made = review.make(kept)
+    told = "Not known: the run was interrupted before that was judged."
+    assert made.cards.noticed == made.detection[0] == told
+
+
+def test_by_its_scenario_the_latest_run_is_found_that_was_not_cut_short(tmp_path: Path) -> None:
+    def kept(id_: str, verdict: str) -> Path:
+        directory = tmp_path / record.DIRECTORY / id_
+        directory.mkdir(parents=True)
+        (directory / record.INCIDENT).write_text(json.dumps({"verdict": verdict}))
+        return directory
+
+    first = kept("20260101T000000-down", "interrupted")
+    assert record.find(tmp_path, "down") == first
+    whole = kept("20260102T000000-down", "does not hold")
+    last = kept("20260103T000000-down", "aborted")
+    assert record.find(tmp_path, "down") == whole
+    assert record.find(tmp_path, last.name) == last
+
+
 def test_the_command_writes_into_the_record_or_elsewhere(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ class Progress(Bars):
     @contextmanager
     def step(self, text: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
         """Yields what to call with the part of `total` that is done; None: of unknown length."""
-        text = f"{self._figure}: {text}"
+        text = f"{self._figure}: {text}" if self._figure else text
         self._line(text)
         task = self._bars.add_task(text, total=total)
         try:

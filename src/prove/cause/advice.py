@@ -134,12 +134,12 @@ def of(cause: Cause, analysis: Analysis, source: Source | None = None) -> list[S
             told += f" If {cause.service} is busy, it is that rather than the link: add capacity."
         found.append(Step(told, _numbers_of(metric, source)[:1]))
     stop = _mitigation(cause).format(**filled)
+    state = source.state() if source is not None else ""
     when = {
-        "goes on": "Mitigate, for it goes on",
+        "goes on": "Mitigate, for it goes on" if state else "Mitigate, if it goes on still",
         "over": "It is over: mitigate if it comes back",
         "not known": "See whether it goes on; if so, mitigate",
     }[analysis.ending.state]
-    state = source.state() if source is not None else ""
     found.append(Step(f"{when}: {stop}.{_runbook(analysis)}", (state,) if state else ()))
     found.append(Step(f"Ask: {_question(cause).format(**filled)}"))
     return found

@@ -64,8 +64,8 @@ def of_record(directory: Path) -> Bundle:
     kept = directory / record.BUNDLE
     if not kept.is_dir():
         raise UserError(
-            f"{directory.name} has no bundle: it ended before its injection, or its evidence could "
-            "not be kept"
+            f"{directory.name} has no bundle: it was cut short, or ended before its injection, or"
+            " its evidence could not be kept"
         )
     return bundle.read(kept)
 

@@ -30,12 +30,25 @@ def demo(
     is taken back, and what happened is told, by a timeline and a review. Everything it does is a
     command of its own, shown as it is run. The shop is left running.
     """
+    from prove.stack import settings as stack_settings
+    from prove.stack import state
+    from prove.stack.hints import command
+
+    settings = stack_settings.load().model_copy(update={"profile": "drill"})
+    try:
+        _story(settings, rate, duration)
+    except KeyboardInterrupt:
+        left = state.load(settings.home)
+        runs = f" The shop runs on: {command('down')} stops it." if left and left.alive else ""
+        typer.echo(f"Stopped; a fault that was set is taken back.{runs}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _story(settings: "StackSettings", rate: str, duration: str) -> None:
     from prove import signals
     from prove.clients.prometheus import Prometheus
     from prove.commands import buy, data, incident_records, load, review, up
-    from prove.stack import settings as stack_settings
 
-    settings = stack_settings.load().model_copy(update={"profile": "drill"})
     started = time.monotonic()
     sales = _sales_file()
     _step("provectl up --drill --detach")

@@ -210,7 +210,8 @@ def run(
     try:
         found = carry_out(runs, home, there, seed=seed, abort_on=abort_on, load=load)
     except KeyboardInterrupt:
-        typer.echo("Stopped; what was set is taken back, and nothing is left running.", err=True)
+        left = "the drill runs on" if there else "nothing is left running"
+        typer.echo(f"Stopped; what was set is taken back, and {left}.", err=True)
         raise typer.Exit(130) from None
     page = None
     if report and about:

@@ -13,7 +13,7 @@ from prove import units
 from prove.incident import sli, timeline
 from prove.incident.impact import Budget, Citations, Impact, Purchases, Requests
 from prove.incident.objectives import Objectives
-from prove.incident.record import Detection, Incident
+from prove.incident.record import UNFINISHED, Detection, Incident
 from prove.incident.timeline import Timeline
 from prove.rca.model import Analysis
 from prove.slo import burn
@@ -105,9 +105,12 @@ def detection(found: Found) -> list[str]:
     if not told:
         quiet = found.timeline.first("page-received") is None
         told.append(
-            "No alert was expected, and none came."
-            if quiet
-            else "No alert was expected, yet one came."
+            _unjudged(found)
+            or (
+                "No alert was expected, and none came."
+                if quiet
+                else "No alert was expected, yet one came."
+            )
         )
     found_by_customers = _before_the_page(found)
     return [*told, *([found_by_customers] if found_by_customers else [])]
@@ -436,20 +439,28 @@ def _when(found: Found) -> str:
     return f"The fault was set on {began}{in_for}.{felt}{well}"
 
 
+def _unjudged(found: Found) -> str:
+    """Of a run that ended before what pages was judged; else ''."""
+    incident = found.incident
+    if incident.detections or incident.verdict not in UNFINISHED:
+        return ""
+    return f"Not known: the run was {incident.verdict} before that was judged."
+
+
 def _noticed(found: Found) -> str:
     if found.impact is None:
         return "There was nothing to notice."
     pages = [row for row in found.timeline.rows if row.event == "page-received"]
     expected = [each for each in found.incident.detections if each.severity == "page"]
     if not pages:
-        return (
+        return _unjudged(found) or (
             "No page came, though one was expected." if expected else "No page came; none should."
         )
     first = pages[0]
     after_s = (first.at_unix_us - found.timeline.zero_unix_us) / 1e6
     name = first.what.split()[1]
     of = next((each for each in expected if each.alert == name), None)
-    theory = f" (by theory {of.theory_s:.1f} s)" if of and of.theory_s is not None else ""
+    theory = f" (by theory {of.predicted})" if of and of.theory_s is not None else ""
     mark = found.cite.add("record", "the first page", first.evidence.ref)
     missed = "".join(
         f" Of {requests.bad:,} failed {seen.kind}s, {seen.unseen:,} left no trace at the service"

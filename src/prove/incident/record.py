@@ -34,6 +34,7 @@ Phase = Literal["inject", "rollback"]
 Verdict = Literal["holds", "does not hold", "aborted", "interrupted", "not possible", "running"]
 """`aborted`: its guard was crossed, or it could not be begun or carried out. `not possible`: this
 installation can't have such a fault."""
+UNFINISHED: tuple[Verdict, ...] = ("aborted", "interrupted", "not possible")
 Kind = Literal["read", "checkout"]
 Result = Literal["ok", "unsettled", "refused", "failed", "no-answer"]
 """What an answer is to a customer.
@@ -105,6 +106,21 @@ class Detection(_Form):
     within_s: float
     not_before_s: float | None = None
     paged_s: float | None
+
+    @property
+    def predicted_s(self) -> float:
+        """By theory; where what the windows held makes more than a second of it, with that."""
+        theory_s = self.theory_s or 0.0
+        earliest_s = theory_s if self.earliest_s is None else self.earliest_s
+        return earliest_s if theory_s - earliest_s > 1 else theory_s
+
+    @property
+    def predicted(self) -> str:
+        """The same in words, where there is a theory."""
+        theory_s = self.theory_s or 0.0
+        if self.predicted_s == theory_s:
+            return f"{theory_s:.1f} s"
+        return f"{self.predicted_s:.0f} s, as errors were there before; else {theory_s:.1f} s"
 
 
 class Recovery(_Form):
@@ -356,15 +372,16 @@ def lines(path: Path, form: type[T]) -> Iterator[T]:
 def find(home: Path, name: str) -> Path:
     """The directory of an incident: by its path, its id, or the latest run of a scenario.
 
-    Raises UserError naming those there are.
+    One that was cut short is only found by its scenario where no other is. Raises UserError naming
+    those there are.
     """
     path = Path(name).expanduser()
     if (path / INCIDENT).is_file():
         return path.resolve()
     kept = known(home)
-    for directory in reversed(kept):
-        if directory.name == name or directory.name.partition("-")[2] == name:
-            return directory
+    runs = [each for each in reversed(kept) if name in (each.name, each.name.partition("-")[2])]
+    if runs:
+        return next((each for each in runs if not _cut_short(each)), runs[0])
     if not kept:
         raise UserError(
             f"there is no incident {name!r}, and none in {home / DIRECTORY}; "
@@ -372,6 +389,13 @@ def find(home: Path, name: str) -> Path:
         )
     latest = ", ".join(directory.name for directory in kept[-3:])
     raise UserError(f"there is no incident {name!r}; the latest are {latest}")
+
+
+def _cut_short(directory: Path) -> bool:
+    try:
+        return json.loads((directory / INCIDENT).read_bytes())["verdict"] in UNFINISHED
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # whoever reads it says what is wrong
 
 
 def known(home: Path) -> list[Path]:

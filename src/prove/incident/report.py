@@ -68,6 +68,8 @@ class Bar(PhaseBar):
 
 def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], to: Console) -> None:
     """The catalogue, by family; below each name, what people notice."""
+    heads = ("scenario", "cause is", "what pages", "after")
+    to.print(f"  {heads[0]:<29} {heads[1]:<8} {heads[2]:<24} {heads[3]}", highlight=False)
     family = ""
     for name, entry in sorted(entries.items(), key=lambda each: (each[1].prove.family, each[0])):
         if family != entry.prove.family:
@@ -76,7 +78,7 @@ def show_list(entries: Mapping[str, Entry], dues: Mapping[str, Sequence[Due]], t
         told = [(due.alert, _due(due)) for due in dues[name]] or [("no page", "")]
         for row, (alert, due_s) in enumerate(told):
             first = (name, entry.prove.difficulty) if row == 0 else ("", "")
-            line = f"  {first[0]:<29} {first[1]:<7} {alert:<24} {due_s}"
+            line = f"  {first[0]:<29} {first[1]:<8} {alert:<24} {due_s}"
             to.print(line.rstrip(), highlight=False, soft_wrap=True)
         to.print(f"    [dim]{escape(entry.scenario.title)}[/dim]", highlight=False)
 
@@ -131,7 +133,8 @@ def show(incidents: Sequence[Incident], to: Console) -> None:
         colour = "green" if incident.verdict in GOOD else "red"
         to.print(f"[bold]{escape(incident.scenario)}[/bold]  [{colour}]{incident.verdict}[/]")
         for told in incident.detections:
-            line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {_theory(told)}"
+            theory = _theory(told) if told.theory_s is None else told.predicted
+            line = f"page {told.alert} after {_seconds(told.paged_s)}, theory {theory}"
             _paragraph(to, line, "  ")
         found = incident.figures
         line = (
@@ -191,16 +194,8 @@ def _analysed(incident: Incident) -> str:
 def _theory(told: Detection) -> str:
     if told.theory_s is None:
         return f"< {told.within_s:.0f} s"
-    predicted = _predicted(told)
-    sooner = f" ({predicted:.0f} s)" if predicted < told.theory_s else ""
+    sooner = f" ({told.predicted_s:.0f} s)" if told.predicted_s < told.theory_s else ""
     return f"{told.theory_s:.1f} s{sooner}"
-
-
-def _predicted(told: Detection) -> float:
-    """By theory, and where what the windows held makes more than a second of it, with that."""
-    theory_s = told.theory_s or 0.0
-    earliest_s = theory_s if told.earliest_s is None else told.earliest_s
-    return earliest_s if theory_s - earliest_s > 1 else theory_s
 
 
 def _seconds(value: float | None) -> str:
@@ -256,7 +251,7 @@ def write(directory: Path, incidents: Sequence[Incident], seed: int, run: Run, g
 def _page(incidents: Sequence[Incident], seed: int, run: Run, given: str) -> str:
     figures = document(incidents, Path(), None)["figures"]
     offs = [
-        each.paged_s - _predicted(each)
+        each.paged_s - each.predicted_s
         for incident in incidents
         for each in incident.detections
         if each.paged_s is not None and each.theory_s is not None

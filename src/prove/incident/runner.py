@@ -524,7 +524,7 @@ class _Run:
         return sum(entry.outcome in ("failed", "no-answer") for entry in self._ledger.entries)
 
     def _end(self, verdict: Verdict, why: str) -> Incident:
-        if verdict in ("aborted", "not possible", "interrupted"):
+        if verdict in record.UNFINISHED:
             what = {"aborted": "the run", "not possible": "the fault"}.get(verdict, "the run")
             failed = Expectation(what=what, expected="carried out", found=why, holds=False)
             judged = [*self._incident.expectations, failed]

@@ -24,6 +24,8 @@ TOOL_BYTES = 2**30
 """What Go keeps of a server that is built for the first time: for eight of them 3.7 GiB of compiled
 packages and 3.6 GiB of modules were measured, and linking takes some for a while."""
 SERVICE_BYTES = 2**28
+MOST_TOLD = 3
+"""Reasons why a stack can't be started."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,13 @@ def require(settings: StackSettings) -> None:
     """Raises UserError with every reason why the stack cannot be started here and now."""
     failed = [check for check in (disk(settings), *ports(settings)) if not check.ok]
     if failed:
-        raise UserError("\n  ".join(f"{check.detail}; {check.remedy}" for check in failed))
+        told = [f"{check.detail}; {check.remedy}" for check in failed]
+        if len(told) > MOST_TOLD:
+            told[MOST_TOLD:] = [
+                f"and {len(told) - MOST_TOLD} ports more; PROVE_PORT_OFFSET=1000 moves all of them,"
+                " as for a second shop beside the first"
+            ]
+        raise UserError("\n  ".join(told))
 
 
 def all_checks(settings: StackSettings) -> Iterator[Check]:
