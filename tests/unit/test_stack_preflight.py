@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import namedtuple
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_every_busy_port_is_named_with_its_holder_and_the_way_out(settings: Stac
     assert f"(pid {os.getpid()}: " in first
     assert first.endswith("stop that or set PROVE_ORDER_PORT to another port")
     assert "PROVE_JAEGER_PORT" in second
+
+
+def test_of_many_busy_ports_some_are_named_and_how_to_move_all(settings: StackSettings) -> None:
+    busy = sorted(settings.used_ports.values())[:5]
+    with ExitStack() as held:
+        for port in busy:
+            held.enter_context(socket.create_server(("127.0.0.1", port)))
+        with pytest.raises(UserError) as caught:
+            preflight.require(settings)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert (
+        lines[-1].strip().startswith("and 2 ports more; PROVE_PORT_OFFSET=1000 moves all of them")
+    )
 
 
 def test_a_full_disk_is_named(settings: StackSettings, monkeypatch: pytest.MonkeyPatch) -> None:
