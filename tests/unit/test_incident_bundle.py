@@ -229,3 +229,17 @@ def test_a_question_reaches_the_record_alone(
     monkeypatch.setenv("PROVE_HOME", str(tmp_path))
     done = CliRunner().invoke(app, ["incident", "query", incidents.ID, sql])
     assert isinstance(done.exception, UserError)
+
+
+def test_an_answer_is_wrapped_where_it_is_long_and_never_cut(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVE_HOME", str(tmp_path))
+    for columns in (4, 40):
+        many = ", ".join(f"'order-service' AS s{each}" for each in range(columns - 1))
+        sql = f"SELECT {many}, repeat('a word ', 60) AS body"
+        done = CliRunner().invoke(app, ["incident", "query", incidents.ID, sql])
+        assert done.exit_code == 0, done.output
+        assert done.stdout.count("order-service") == columns - 1
+        assert done.stdout.split().count("word") == 60
+        assert columns > 4 or max(map(len, done.stdout.splitlines())) <= 100

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from prove.incident.tables import Tables
     from prove.incident.timeline import Timeline
 
+NARROW = 36
+"""Columns of a value (a trace's id has 32) that stays on one line."""
 EVIDENCE_WIDTH = 25
 """Columns at the most: more of it than a line is wrapped between words."""
 
@@ -78,9 +80,10 @@ def query(
 
         provectl incident query payment-errors "SELECT service, count(*) FROM spans GROUP BY 1"
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from prove import text
 
     answers = _tables(incident, with_analysis="rca_" in sql)
     answers.seal()
@@ -89,14 +92,17 @@ def query(
         told = [dict(zip(names, row, strict=True)) for row in rows]
         typer.echo(json.dumps({"rows": told}, indent=2, default=str))
         return
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(Text(name), no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(str(value)) for value in row))
-    console = Console(highlight=False)
-    console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)
+    cells = [[str(value) for value in row] for row in rows]
+    table, least = Table(box=None, pad_edge=False), 0
+    for name, *column in zip(names, *cells, strict=True):
+        widest = max(map(len, (name, *column)))
+        table.add_column(Text(name), no_wrap=widest <= NARROW, overflow="fold")
+        least += min(widest, NARROW) + 2
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = text.console()
+    console.width = max(console.width, least)  # rather a long line than a value that isn't whole
+    console.print(table, highlight=False)
 
 
 def _tables(name: str, *, with_analysis: bool) -> "Tables":

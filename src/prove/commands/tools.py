@@ -53,7 +53,7 @@ def list_tools(json_output: Json = False) -> None:
         size = row["size_bytes"]
         table.add_row(
             str(row["name"]),
-            str(row["version"]),
+            str(row["version"] or "of ours"),
             str(row["source"] or "not built"),
             f"{size / 1e6:.0f}" if isinstance(size, int) and size else "",
             ", ".join(binary.name for binary in TOOLS[str(row["name"])].binaries),
