@@ -47,7 +47,7 @@ def rows(figures: Figures) -> list[tuple[str, str]]:
     told = [
         ("purchases sent", f"{figures.sent:,}: {_counts(figures.purchases)}"),
         ("attempts", f"{sum(figures.attempts.values()):,}: {_counts(figures.attempts)}"),
-        ("orders in the books", _counts(figures.orders)),
+        ("orders in the books, in the end", _counts(figures.orders)),
         ("put off and taken up again", f"{figures.put_off:,}"),
         ("stuck", f"{figures.stuck:,}"),
         ("kills", f"{figures.killed:,}: {_counts(figures.kills)}"),
