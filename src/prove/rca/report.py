@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from prove.rca import baselines, scoring
@@ -110,7 +111,7 @@ def misses(of: Sequence[Case]) -> Table:
 
 def aims(of: Sequence[Case]) -> Table:
     """What was aimed at, and what was reached."""
-    heads = ["data set", "figure", "aim", "n", "reached", "95%"]
+    heads = ["data set", "figure", "aim", "n", "measured", "95%", "verdict"]
     rows = []
     for name, mine in scoring.by(of, lambda label: label.dataset).items():
         faults, quiet = scoring.single(mine), scoring.quiet(mine)
@@ -123,7 +124,8 @@ def aims(of: Sequence[Case]) -> Table:
         }
         for figure, aim in scoring.AIMS.get(name, {}).items():
             if hits[figure]:
-                rows.append([name, figure, f"{aim:.2f}", *_share(hits[figure])])
+                verdict = "reached" if fmean(hits[figure]) >= aim else "**missed**"
+                rows.append([name, figure, f"{aim:.2f}", *_share(hits[figure]), verdict])
     return heads, rows
 
 
