@@ -1,5 +1,7 @@
 """Progress bars on stderr for people, lines for a pipe."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -40,6 +42,29 @@ class Bars:
         """Tell it where there are no bars."""
         if not self._console.is_terminal:
             self._console.print(text, highlight=False, soft_wrap=True)
+
+
+class StepBars(Bars):
+    """A bar a step; where there are no bars, a line a step."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+
+    @contextmanager
+    def step(self, text: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        """Yields what to call with the part of `total` that is done; None: of unknown length."""
+        self._line(text)
+        task = self._bars.add_task(text, total=total)
+        try:
+            yield lambda done: self._bars.update(task, completed=done)
+        finally:
+            self._bars.remove_task(task)
 
 
 class PhaseBar(Bars):

@@ -196,7 +196,7 @@ def test_by_its_scenario_the_latest_run_is_found_that_was_not_cut_short(tmp_path
     def kept(id_: str, verdict: str) -> Path:
         directory = tmp_path / record.DIRECTORY / id_
         directory.mkdir(parents=True)
-        (directory / record.INCIDENT).write_text(json.dumps({"verdict": verdict}))
+        record.write(directory / record.INCIDENT, incidents.incident(id=id_, verdict=verdict))
         return directory
 
     first = kept("20260101T000000-down", "interrupted")

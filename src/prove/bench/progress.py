@@ -4,26 +4,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-
-from prove.bars import Bars
+from prove.bars import StepBars
 
 TICK_S = 0.2
 
 
-class Progress(Bars):
-    """A bar a step on stderr; where that is no terminal (CI, a pipe), a line a step."""
+class Progress(StepBars):
+    """Steps, each told with the figure that it belongs to."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        super().__init__(
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-        )
-        self._figure = ""
+    _figure = ""
 
     def figure(self, name: str) -> None:
         """The steps that follow belong to this figure."""
@@ -31,14 +20,9 @@ class Progress(Bars):
 
     @contextmanager
     def step(self, text: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-        """Yields what to call with the part of `total` that is done; None: of unknown length."""
-        text = f"{self._figure}: {text}" if self._figure else text
-        self._line(text)
-        task = self._bars.add_task(text, total=total)
-        try:
-            yield lambda done: self._bars.update(task, completed=done)
-        finally:
-            self._bars.remove_task(task)
+        """As of any bars, with the figure before the text."""
+        with super().step(f"{self._figure}: {text}", total) as done:
+            yield done
 
     def wait(self, text: str, seconds: float) -> None:
         """Let the time pass that a measurement needs."""

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -179,36 +179,36 @@ def run_tests(
         provectl slo test my.yaml --windows observability/slos/windows/drill.yaml --keep /tmp/tests
     """
     from prove import tools
-    from prove.bench.progress import Progress
+    from prove.bars import StepBars
     from prove.slo import promtests
 
     looked_at, _ = _windows(windows)
     every = [slo for slos in _read(specs).values() for slo in slos]
     with tools.ConsoleProgress() as progress:
         promtool = tools.ensure("prometheus", progress=progress)["promtool"]
-    verdicts: list[dict[str, Any]] = []
-    failures = []
-    with tempfile.TemporaryDirectory(prefix="prove-slo-") as scratch, Progress() as bar:
+    tried = []
+    with tempfile.TemporaryDirectory(prefix="prove-slo-") as scratch, StepBars() as bars:
         directory = keep or Path(scratch)
         for slo in every:
             files = promtests.suite(slo, looked_at)
             _write(directory, {file.name: file.text for file in files})
             tests = [file for file in files if file.cases]
-            with bar.step(f"testing {slo.id}"):
+            with bars.step(f"testing {slo.id}"):
                 failure = _promtool(promtool, directory, [file.name for file in tests])
-            cases = [case for file in tests for case in file.cases]
-            verdicts.append({"slo": slo.id, "holds": not failure, "cases": cases})
-            failures.append(failure)
-    for found, failure in zip(verdicts, failures, strict=True):
+            tried.append((slo.id, [case for file in tests for case in file.cases], failure))
+    for name, cases, failure in tried:
         if not json_output:
             word = "does not hold" if failure else "holds"
-            typer.echo(f"{found['slo']}: {word} ({len(found['cases'])} cases)")
+            typer.echo(f"{name}: {word} ({len(cases)} cases)")
         if failure:
             typer.echo(failure, err=True)
-    holds = all(verdict["holds"] for verdict in verdicts)
+    holds = not any(failure for *_, failure in tried)
     if json_output:
         verdict = "holds" if holds else "does not hold"
-        typer.echo(json.dumps({"verdict": verdict, "slos": verdicts}, indent=2))
+        told = [
+            {"slo": name, "holds": not failure, "cases": cases} for name, cases, failure in tried
+        ]
+        typer.echo(json.dumps({"verdict": verdict, "slos": told}, indent=2))
     if not holds:
         raise typer.Exit(1)
 

@@ -103,15 +103,7 @@ def detection(found: Found) -> list[str]:
     if not told and found.impact is None:
         return ["Nothing was injected, so there was nothing to notice."]
     if not told:
-        quiet = found.timeline.first("page-received") is None
-        told.append(
-            _unjudged(found)
-            or (
-                "No alert was expected, and none came."
-                if quiet
-                else "No alert was expected, yet one came."
-            )
-        )
+        told.append(_unjudged(found) or "No alert was expected, and none came.")
     found_by_customers = _before_the_page(found)
     return [*told, *([found_by_customers] if found_by_customers else [])]
 

@@ -393,9 +393,9 @@ def find(home: Path, name: str) -> Path:
 
 def _cut_short(directory: Path) -> bool:
     try:
-        return json.loads((directory / INCIDENT).read_bytes())["verdict"] in UNFINISHED
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # whoever reads it says what is wrong
+        return read(directory).verdict in UNFINISHED
+    except UserError:
+        return False  # whoever asked for it is told what is wrong
 
 
 def known(home: Path) -> list[Path]:

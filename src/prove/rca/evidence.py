@@ -243,7 +243,7 @@ class Teller:
         if called:
             told = f"calls of {where} to {service} (`{name}`) fail"
             if not self.seen_by(service):
-                answered, held_ms = self._answered(chosen, service), self._held_ms(service)
+                answered, held_ms = self._answered(chosen, service), self._held_ms.get(service)
             whose += _answers(service, answered, held_ms)
         template = self._template(row)
         return Evidence(
@@ -268,19 +268,20 @@ class Teller:
         below = self._trees.spans.filter(pl.col("service") == service)["parent"]
         return calls.select(pl.col("row").is_in(below.implode()).mean()).item()  # type: ignore[no-any-return]
 
-    def _held_ms(self, service: str) -> float | None:
+    @cached_property
+    def _held_ms(self) -> dict[str, float]:
         """How long a service was at calls that it hadn't done when they failed (median).
 
         By how long both lasted: so it doesn't matter whose clock is right.
         """
         lasted = (pl.col("end_ns") - pl.col("start_ns")) / 1e6
-        asked = self._during.filter("failed", pl.col("callee") == service)
-        own = self._during.filter(pl.col("service") == service)
-        both = asked.select("row", lasted.alias("asked_ms")).join(
-            own.select("parent", lasted.alias("own_ms")), left_on="row", right_on="parent"
-        )
-        held = both.filter(pl.col("own_ms") > pl.col("asked_ms"))["own_ms"]
-        return float(held.median()) if len(held) >= SEVERAL else None  # type: ignore[arg-type]
+        asked = self._during.filter("failed").select("row", "callee", lasted.alias("asked_ms"))
+        own = self._during.select("parent", "service", lasted.alias("own_ms"))
+        held = asked.join(
+            own, left_on=["row", "callee"], right_on=["parent", "service"], how="inner"
+        ).filter(pl.col("own_ms") > pl.col("asked_ms"))
+        of = held.group_by("callee").agg(pl.col("own_ms").median(), pl.len().alias("n"))
+        return dict(of.filter(pl.col("n") >= SEVERAL).select("callee", "own_ms").iter_rows())
 
     @cached_property
     def _usual(self) -> pl.DataFrame:
