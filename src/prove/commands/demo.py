@@ -66,13 +66,14 @@ def _story(settings: "StackSettings", rate: str, duration: str) -> None:
     bought = _exit_code(buy.buy)
     _step(f"provectl incident run {INCIDENT}")
     incident_id = _incident(settings)
-    _step(f"provectl incident timeline {INCIDENT}")
-    incident_records.show_timeline(incident_id)
-    _step(f"provectl review {INCIDENT}")
-    review.review(incident_id)
+    if incident_id:
+        _step(f"provectl incident timeline {INCIDENT}")
+        incident_records.show_timeline(incident_id)
+        _step(f"provectl review {INCIDENT}")
+        review.review(incident_id)
     _sum_up(settings, math.ceil(time.monotonic() - started), before)
-    if loaded or bought:
-        raise typer.Exit(max(loaded, bought))
+    if loaded or bought or not incident_id:
+        raise typer.Exit(1)
 
 
 def _exit_code(step: Callable[[], None]) -> int:
@@ -86,8 +87,8 @@ def _exit_code(step: Callable[[], None]) -> int:
     return 0
 
 
-def _incident(settings: "StackSettings") -> str:
-    """The id of one that was run; how it went is shown, and whether all was as claimed."""
+def _incident(settings: "StackSettings") -> str | None:
+    """The id of one that was run, None when nothing was injected; how it went is shown."""
     from rich.console import Console
 
     from prove.commands import incident
@@ -96,9 +97,7 @@ def _incident(settings: "StackSettings") -> str:
     running = target.running(settings)
     found = incident.carry_out(catalogue.chosen([INCIDENT]), settings.home, running)
     report.show(found, Console())
-    if found[0].windows is None:  # nothing was injected: there is no story to tell
-        raise typer.Exit(1)
-    return found[0].id
+    return found[0].id if found[0].windows else None
 
 
 def _sales_file() -> Path | None:
