@@ -25,7 +25,8 @@ def acquirer_binary(tmp_path_factory: pytest.TempPathFactory) -> str:
     if go is None:
         pytest.skip("Go is not installed: the acquirer cannot be built")
     binary = tmp_path_factory.mktemp("bin") / "acquirer"
-    command = [go, "build", "-o", str(binary), "./cmd/acquirer"]
+    # As releases are, so that Go's cache serves both.
+    command = [go, "build", "-trimpath", "-o", str(binary), "./cmd/acquirer"]
     subprocess.run(command, cwd=ACQUIRER, check=True, env={**os.environ, "CGO_ENABLED": "0"})
     return str(binary)
 

@@ -20,7 +20,7 @@ import (
 // testBuild is the program with crash points and mutants.
 var testBuild = sync.OnceValues(func() (string, error) {
 	path := binary + "-prove_test"
-	out, err := exec.Command("go", "build", "-tags", "prove_test", "-o", path, ".").CombinedOutput()
+	out, err := goBuild("-tags", "prove_test", "-o", path, ".")
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, out)
 	}
