@@ -118,6 +118,7 @@ def test_schema_is_printed() -> None:
         (("explain", SPEC, "--bad", "120%"), "--bad wants a percentage"),
         (("explain", SPEC, "--windows", SPEC), "checkout.yaml:3: apiVersion: is required"),
         (("build", SPEC, "-o", "/dev/null/x"), "/dev/null/x can't be written to"),
+        (("test", SPEC, "--only", "noise"), "no case's name has 'noise' in it"),
         (("import", SPEC), "checkout.yaml:3: apiVersion: must be openslo/v1"),
     ],
 )

@@ -163,6 +163,9 @@ def run_tests(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave rules and tests there.")
     ] = None,
+    only: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only cases whose name has it: 'just over 6x'.")
+    ] = "",
     json_output: Json = False,
 ) -> None:
     """Write promtool unit tests for every alert of SPEC, and run them.
@@ -178,28 +181,32 @@ def run_tests(
 
         provectl slo test my.yaml --windows observability/slos/windows/drill.yaml --keep /tmp/tests
     """
-    from prove import tools
+    from prove import tools, units
     from prove.bars import StepBars
     from prove.slo import promtests
 
     looked_at, _ = _windows(windows)
     every = [slo for slos in _read(specs).values() for slo in slos]
+    suites = {slo.id: promtests.suite(slo, looked_at, only) for slo in every}
+    if not any(file.cases for files in suites.values() for file in files):
+        raise UserError(f"no case's name has {only!r} in it; without --only all are run")
     with tools.ConsoleProgress() as progress:
         promtool = tools.ensure("prometheus", progress=progress)["promtool"]
     tried = []
     with tempfile.TemporaryDirectory(prefix="prove-slo-") as scratch, StepBars() as bars:
         directory = keep or Path(scratch)
-        for slo in every:
-            files = promtests.suite(slo, looked_at)
-            _write(directory, {file.name: file.text for file in files})
+        for name, files in suites.items():
             tests = [file for file in files if file.cases]
-            with bars.step(f"testing {slo.id}"):
+            if not tests:
+                continue
+            _write(directory, {file.name: file.text for file in files})
+            with bars.step(f"testing {name}"):
                 failure = _promtool(promtool, directory, [file.name for file in tests])
-            tried.append((slo.id, [case for file in tests for case in file.cases], failure))
+            tried.append((name, [case for file in tests for case in file.cases], failure))
     for name, cases, failure in tried:
         if not json_output:
             word = "does not hold" if failure else "holds"
-            typer.echo(f"{name}: {word} ({len(cases)} cases)")
+            typer.echo(f"{name}: {word} ({units.count(len(cases), 'case')})")
         if failure:
             typer.echo(failure, err=True)
     holds = not any(failure for *_, failure in tried)
