@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from rich.console import Console
 
 from prove.bench import measure, reads
 from prove.bench.checkout import Probe, highest_rate
+from prove.bench.progress import Progress
 from prove.bench.reads import Delivery
 from prove.errors import UserError
 
@@ -216,3 +219,14 @@ def test_this_run_names_machine_and_commit() -> None:
 def test_notes_and_collector_configuration_are_part_of_the_package() -> None:
     assert reads.COLLECTOR.is_file()
     assert Path(measure.__file__).with_name("notes.md").is_file()
+
+
+def test_a_step_is_told_with_its_figure_if_it_has_one() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out)) as progress:
+        with progress.step("starting"):
+            pass
+        progress.figure("reads")
+        with progress.step("warming up"):
+            pass
+    assert out.getvalue() == "starting\nreads: warming up\n"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from prove.cli import app
@@ -127,3 +128,13 @@ def test_what_the_user_can_put_right_is_said(arguments: tuple[object, ...], told
 
     assert isinstance(result.exception, UserError)
     assert told in str(result.exception)
+
+
+def test_that_no_alert_is_left_to_test_is_said(tmp_path: Path) -> None:
+    spec = yaml.safe_load(SPEC.read_text())
+    (first, *_) = spec["slos"]
+    first["alerting"] |= {each: {"disable": True} for each in ("page_alert", "ticket_alert")}
+    quiet = tmp_path / "quiet.yaml"
+    quiet.write_text(yaml.safe_dump(spec | {"slos": [first]}))
+
+    assert "each alert is disabled" in str(slo("test", quiet).exception)

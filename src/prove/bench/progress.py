@@ -12,16 +12,16 @@ TICK_S = 0.2
 class Progress(StepBars):
     """Steps, each told with the figure that it belongs to."""
 
-    _figure = ""
+    _before = ""
 
     def figure(self, name: str) -> None:
         """The steps that follow belong to this figure."""
-        self._figure = name
+        self._before = f"{name}: "
 
     @contextmanager
     def step(self, text: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-        """As of any bars, with the figure before the text."""
-        with super().step(f"{self._figure}: {text}", total) as done:
+        """As of any bars, with the figure, if there is one, before the text."""
+        with super().step(self._before + text, total) as done:
             yield done
 
     def wait(self, text: str, seconds: float) -> None:

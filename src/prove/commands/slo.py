@@ -187,19 +187,21 @@ def run_tests(
 
     looked_at, _ = _windows(windows)
     every = [slo for slos in _read(specs).values() for slo in slos]
-    suites = {slo.id: promtests.suite(slo, looked_at, only) for slo in every}
-    if not any(file.cases for files in suites.values() for file in files):
-        raise UserError(f"no case's name has {only!r} in it; without --only all are run")
+    suites = {slo.id: files for slo in every if (files := promtests.suite(slo, looked_at, only))}
+    if not suites:
+        raise UserError(
+            f"no case's name has {only!r} in it; without --only all are run"
+            if only
+            else "there is nothing to test: each alert is disabled"
+        )
     with tools.ConsoleProgress() as progress:
         promtool = tools.ensure("prometheus", progress=progress)["promtool"]
     tried = []
     with tempfile.TemporaryDirectory(prefix="prove-slo-") as scratch, StepBars() as bars:
         directory = keep or Path(scratch)
         for name, files in suites.items():
-            tests = [file for file in files if file.cases]
-            if not tests:
-                continue
             _write(directory, {file.name: file.text for file in files})
+            tests = [file for file in files if file.cases]
             with bars.step(f"testing {name}"):
                 failure = _promtool(promtool, directory, [file.name for file in tests])
             tried.append((name, [case for file in tests for case in file.cases], failure))
