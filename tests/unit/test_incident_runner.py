@@ -200,6 +200,22 @@ def test_without_a_steady_state_nothing_is_done(
     assert not incident.actions
 
 
+def test_a_steady_state_that_comes_too_late_says_what_was_last_in_its_way(
+    shop: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mended(Watch):
+        def told(self, line: str) -> None:
+            shop.ready = True
+
+    for name, value in {"STEADY_S": 3.0, "BASELINE_S": 60.0, "WORD_S": 0.0}.items():
+        monkeypatch.setattr(runner, name, value)
+    shop.ready = False
+    incident = carried_out(shop, tmp_path, watch=Mended())
+
+    assert shop.ready
+    assert "within 3 s: product-service is ready: 503" in incident.why
+
+
 def test_what_interrupts_it_finds_it_taken_back(shop: Installation, tmp_path: Path) -> None:
     shop.pages = ()
 

@@ -248,19 +248,19 @@ class _Run:
         deadline = time.monotonic() + STEADY_S
         since: float | None = None
         next_word = time.monotonic() + WORD_S
+        last = ""
         while time.monotonic() < deadline:
-            self._why = await asyncio.to_thread(self._unsteady)
-            if self._why:
-                since = None
+            if why := await asyncio.to_thread(self._unsteady):
+                since, last = None, why
                 if time.monotonic() > next_word:
                     next_word = time.monotonic() + WORD_S
-                    self._watch.told(f"not yet: {self._why}")
+                    self._watch.told(f"not yet: {why}")
             elif since is None:
                 since = time.time()
             elif time.time() - since >= BASELINE_S:
                 return since
             await asyncio.sleep(CHECK_S)
-        self._why = f"no steady state within {STEADY_S:g} s: {self._why}"
+        self._why = f"no steady state within {STEADY_S:g} s: {last}"
         return None
 
     async def _inject(self) -> tuple[float | None, dict[str, float]]:
