@@ -222,7 +222,8 @@ def test_a_cache_that_cannot_be_written_is_named(
         ensure("hello")
 
 
-def test_ctrl_c_ends_go_and_leaves_nothing(tmp_path: Path, path: Path) -> None:
+@pytest.mark.parametrize("when", ["while go is being started", "later"])
+def test_ctrl_c_ends_go_and_leaves_nothing(tmp_path: Path, path: Path, when: str) -> None:
     pid_file = tmp_path / "go-pid"
     # A compiler below `go`, as in a real build.
     script(
@@ -231,11 +232,24 @@ def test_ctrl_c_ends_go_and_leaves_nothing(tmp_path: Path, path: Path) -> None:
         f"echo $! > {pid_file}.new && /bin/mv {pid_file}.new {pid_file}\nwait",
     )
     cache = tmp_path / "cache"
-    main = (
+    main = textwrap.dedent(f"""\
+        import pathlib, signal, subprocess, time
+        from prove.tools import ensure
+
+        class Slow(subprocess.Popen):
+            def __init__(self, argv, **options):
+                super().__init__(argv, **options)
+                while argv[1] != "env" and not pathlib.Path({str(pid_file)!r}).exists():
+                    time.sleep(0.01)
+                if argv[1] != "env":
+                    signal.raise_signal(signal.SIGINT)
+
         # A test run in the background has it ignored, and children inherit that.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from prove.tools import ensure; ensure('k6')"
-    )
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if {when == "while go is being started"}:
+            subprocess.Popen = Slow
+        ensure("k6")
+        """)
     process = subprocess.Popen(
         [sys.executable, "-c", main],
         env=os.environ | {"PROVE_CACHE": str(cache)},
@@ -245,7 +259,8 @@ def test_ctrl_c_ends_go_and_leaves_nothing(tmp_path: Path, path: Path) -> None:
         eventually("go runs", pid_file.exists)
         compiler = int(pid_file.read_text())
 
-        process.send_signal(signal.SIGINT)
+        if when == "later":
+            process.send_signal(signal.SIGINT)
 
         assert process.wait(DEADLINE_S) != 0
         eventually("its children are gone", lambda: not alive(compiler))

@@ -14,10 +14,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -319,6 +320,7 @@ class _Go:
         with (
             self._log.open("a") as log,
             stdout.open("w") as out,
+            _ctrl_c_held() as let_through,
             subprocess.Popen(
                 [self._go, *args],
                 cwd=self._module,
@@ -333,6 +335,7 @@ class _Go:
             ) as process,
         ):
             try:
+                let_through()
                 for line in process.stderr or ():
                     log.write(line)
                     on_line(line.strip())
@@ -340,6 +343,30 @@ class _Go:
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until what is given is called: in the middle of `Popen` its child is lost.
+
+    By a handler, as a signal that one thread blocks is taken by another.
+    """
+    came = False
+
+    def note(_number: int, _frame: object) -> None:
+        nonlocal came
+        came = True
+
+    def let_through() -> None:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+    with ExitStack() as held:
+        if threading.current_thread() is threading.main_thread():  # no other is interrupted
+            before = signal.signal(signal.SIGINT, note)
+            held.callback(let_through)
+        yield held.close
 
 
 def _mark_used(entry: Path) -> None:
