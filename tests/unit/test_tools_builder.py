@@ -239,9 +239,9 @@ def test_ctrl_c_ends_go_and_leaves_nothing(tmp_path: Path, path: Path, when: str
         class Slow(subprocess.Popen):
             def __init__(self, argv, **options):
                 super().__init__(argv, **options)
-                while argv[1] != "env" and not pathlib.Path({str(pid_file)!r}).exists():
-                    time.sleep(0.01)
                 if argv[1] != "env":
+                    while not pathlib.Path({str(pid_file)!r}).exists():
+                        time.sleep(0.01)
                     signal.raise_signal(signal.SIGINT)
 
         # A test run in the background has it ignored, and children inherit that.
