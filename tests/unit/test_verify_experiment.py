@@ -63,26 +63,22 @@ def test_crash_points_of_an_interrupted_round_are_disarmed(
 @pytest.mark.parametrize(
     ("counts", "ends"),
     [
-        ([0], True),
-        ([5, 4, 3, 2, 1, 0], True),  # longer than the patience in all
-        ([5, 5, 5, 5, 5, 5, 0], False),
-        ([5, 4, 5, 4, 5, 4, 0], False),  # comes and goes
+        ([(0, 0)], True),
+        ([(5, 9), (4, 9), (3, 9), (2, 9), (1, 9), (0, 9), (0, 0)], True),  # longer than patience
+        ([(5, 1), (4, 9), (4, 9), (3, 9), (3, 0), (0, 0)], True),  # orders of purchases tried again
+        ([(5, 5), (5, 4), (5, 3), (5, 2), (5, 1), (0, 0)], True),
+        ([(5, 5), (5, 5), (5, 5), (5, 5), (0, 0)], False),
+        ([(5, 5), (5, 4), (5, 5), (5, 4), (5, 5), (0, 0)], False),  # comes and goes
     ],
 )
 def test_a_drain_goes_on_as_long_as_ever_fewer_are_left(
-    counts: list[int], ends: bool, monkeypatch: pytest.MonkeyPatch
+    counts: list[tuple[int, int]], ends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now_s = 0.0
     asked = iter(counts)
 
-    async def sleep(_: float) -> None:
-        nonlocal now_s
-        now_s += 1.0
-
-    async def left() -> int:
+    async def left() -> tuple[int, int]:
         return next(asked)
 
-    monkeypatch.setattr("prove.verify.experiment.time.monotonic", lambda: now_s)
-    monkeypatch.setattr("prove.verify.experiment.asyncio.sleep", sleep)
+    monkeypatch.setattr("prove.verify.experiment.WATCH_S", 0)
 
-    assert asyncio.run(drained(left, patience_s=2.5)) is ends
+    assert asyncio.run(drained(left, patience=2)) is ends

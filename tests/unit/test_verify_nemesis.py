@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from service_kit.ports import claim
 
 from prove.errors import UserError
 from prove.stack import state
@@ -55,7 +57,7 @@ def service() -> Iterator[psutil.Process]:
 
 @pytest.fixture
 def shop(tmp_path: Path, service: psutil.Process) -> Shop:
-    """A shop whose Order Service is that process."""
+    """A shop whose Order Service, and whose Toxiproxy, is that process."""
     setup = Setup(tmp_path)
     setup.crash_dir.mkdir()
     (tmp_path / "run").mkdir()
@@ -75,10 +77,10 @@ def shop(tmp_path: Path, service: psutil.Process) -> Shop:
             supervisor=ProcessId.of(os.getpid()),
             started_at=0,
             ports={},
-            processes={"order": leader},
+            processes={"order": leader, "toxiproxy": leader},
         )
     )
-    return Shop(setup, StackSettings(home=tmp_path), {}, None)
+    return Shop(setup, StackSettings(home=tmp_path), {}, None, stop=lambda: None)
 
 
 def carry_out(shop: Shop, *faults: Fault, last_op: int = 0) -> list[Act]:
@@ -160,6 +162,16 @@ def test_what_cannot_be_killed_is_told(
     (act,) = carry_out(shop, Kill(0, "order"))
 
     assert act.did == "missed"
+
+
+def test_a_toxiproxy_that_does_not_end_a_cut_is_killed(shop: Shop, service: psutil.Process) -> None:
+    nobody = f"http://127.0.0.1:{claim()[0]}"
+
+    acts = carry_out(replace(shop, proxy_url=nobody), CUT)
+
+    assert [act.did for act in acts] == ["missed", "mend"]
+    assert "Toxiproxy" in acts[1].detail["sooner"]
+    assert gone(service)
 
 
 def test_a_fault_waits_for_its_purchase(shop: Shop, service: psutil.Process) -> None:

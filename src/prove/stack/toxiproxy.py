@@ -115,6 +115,10 @@ class Toxiproxy:
                 else:
                     self._names[link] = await self._make(link, route.listen, route.upstream)
 
+    def forget(self) -> None:
+        """It was started again: the proxies that carry links are those of its file."""
+        self._names.clear()
+
     def _name(self, link: str) -> str:
         return self._names.get(link, link)
 

@@ -10,7 +10,6 @@ import math
 import shutil
 import sqlite3
 import subprocess
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -166,6 +165,7 @@ class Experiment:
                         first = first.exceptions[0]
                     raise UserError(f"{self.setup.home} cannot be written: {first}") from None
             self.watch.phase("checking")
+            running.stop()  # books that somebody writes meanwhile don't agree with each other
             return self._check(books.read(sources(running)), number, done.late)
 
     async def _load(
@@ -200,12 +200,12 @@ class Experiment:
     async def _drain(self, clients: Clients, buying: "asyncio.Task[None]", running: Shop) -> None:
         """Until every purchase has its answer and no order is unfinished."""
 
-        async def left() -> int:
+        async def left() -> tuple[int, int]:
             if buying.done():
                 buying.result()
-            return clients.open + await asyncio.to_thread(unfinished, running)
+            return clients.open, await asyncio.to_thread(unfinished, running)
 
-        if await drained(left, self.drain_s):
+        if await drained(left, round(self.drain_s / WATCH_S)):
             await buying
 
     async def _tell(
@@ -308,16 +308,18 @@ class Experiment:
         )
 
 
-async def drained(left: Callable[[], Awaitable[int]], patience_s: float) -> bool:
-    """Wait until nothing is left; False when for so long no less was than ever before.
+async def drained(left: Callable[[], Awaitable[tuple[int, int]]], patience: int) -> bool:
+    """Wait until no purchase and no order is left; False when `patience` looks saw no fewer.
 
-    So a busy machine may take its time, and what is stuck is given up all the same.
+    Fewer than ever: of purchases, which only ever end, or of orders while as many purchases are
+    left, for a purchase that is tried again may make one order after the other. Looks and not
+    seconds are counted, so a machine that is busy, or stands still, may take its time, and what is
+    stuck is given up all the same.
     """
-    least, deadline = math.inf, math.inf
-    while now := await left():
-        if now < least:
-            least, deadline = now, time.monotonic() + patience_s
-        if time.monotonic() > deadline:
+    least, idle = (math.inf, math.inf), 0
+    while any(now := await left()):
+        least, idle = (now, 0) if now < least else (least, idle + 1)
+        if idle > patience:
             return False
         await asyncio.sleep(WATCH_S)
     return True

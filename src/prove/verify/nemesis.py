@@ -18,14 +18,16 @@ from typing import IO, Any, Literal
 import httpx
 
 from prove.errors import UserError
-from prove.stack.toxiproxy import Toxiproxy
+from prove.stack import toxiproxy
 from prove.verify import shop
-from prove.verify.plan import CrashPoint, Cut, Fault, Kill, Service
+from prove.verify.plan import CrashPoint, Cut, Fault, Kill, Link, Service
 from prove.verify.shop import Shop
 
 POLL_S = 0.01
 CRASH_POINT_S = 5.0
 """How long a crash point waits for somebody to pass it; then the service is killed instead."""
+MEND_TIMEOUT_S = 30.0
+"""How long Toxiproxy may take to end a cut; then it is killed instead."""
 KILL_TIMEOUT_S = 60.0
 """A process that is on its way up is killed when it is ready: before, it does nothing yet."""
 
@@ -39,7 +41,8 @@ class Act:
 
     `target` is a service, a crash point (`order.charge.after`) or a link with what befell it.
     `kill-instead` is of a crash point that nobody passed in time, `missed` of a fault that did not
-    come about; `mend` ends a cut; `heal` ends them all, with the `restarts` by process so far.
+    come about, for all that is known; `mend` ends a cut; `heal` ends them all, with the `restarts`
+    by process so far.
     """
 
     at_unix_us: int
@@ -85,7 +88,8 @@ class Nemesis:
         self._shop = shop
         self._journal = journal
         self._last_op = last_op
-        self._proxy = Toxiproxy(shop.proxy_url) if shop.proxy_url else None
+        self._proxy = toxiproxy.Toxiproxy(shop.proxy_url) if shop.proxy_url else None
+        self._proxies_killed = 0
         self._points: dict[str, asyncio.Lock] = {}
         self.kills = 0
 
@@ -105,11 +109,8 @@ class Nemesis:
         for file in self._shop.setup.crash_dir.iterdir():
             file.unlink(missing_ok=True)
         if self._proxy:
-            try:
-                for link in shop.LINKS:
-                    await self._proxy.replace(link)
-            except httpx.HTTPError as error:
-                raise UserError(f"Toxiproxy does not end its cuts: {error!r}") from None
+            for link in shop.LINKS:
+                await self._mend(self._proxy, link)
             await self._proxy.close()
         await self._shop.until_ready()
         return self._journal.write("heal", "everything", **self._shop.restarts()).at_unix_us
@@ -127,16 +128,38 @@ class Nemesis:
             return
         name = f"{cut.name}-{cut.after_op}"
         target = f"{cut.link} {cut.name}"
+        proxy = None
         try:
             proxy = await self._proxy.add(cut, name)
             detail = {"toxic": cut.toxic, "stream": cut.stream, "duration_s": cut.duration_s}
             self._journal.write("cut", target, cut.after_op, **detail, **cut.attributes)
             await asyncio.sleep(cut.duration_s)
-            ended = await self._proxy.replace(cut.link, proxy)
-            told = {} if ended else {"sooner": "with another cut of the link"}
-            self._journal.write("mend", target, cut.after_op, **told)
-        except httpx.HTTPError as error:  # `heal` mends what stays
+        except httpx.HTTPError as error:  # it may have come about all the same: it is mended too
             self._journal.write("missed", target, cut.after_op, error=repr(error))
+        sooner = await self._mend(self._proxy, cut.link, proxy)
+        told = {"sooner": sooner} if sooner else {}
+        self._journal.write("mend", target, cut.after_op, **told)
+
+    async def _mend(
+        self, through: toxiproxy.Toxiproxy, link: Link, proxy: str | None = None
+    ) -> str:
+        """End what disturbs a link, whatever it takes; returns with what it was ended before.
+
+        A cut that stays keeps the load from going on: a Toxiproxy that doesn't end it is killed,
+        and the supervisor starts it again, with all links undisturbed.
+        """
+        killed = self._proxies_killed
+        try:
+            async with asyncio.timeout(MEND_TIMEOUT_S):
+                return "" if await through.replace(link, proxy) else "with another cut of the link"
+        except (httpx.HTTPError, TimeoutError):
+            if killed == self._proxies_killed:
+                self._proxies_killed += 1
+                leader = self._shop.process(toxiproxy.NAME)
+                if leader:
+                    shop.kill(leader)
+                through.forget()
+            return "with Toxiproxy, which did not answer"
 
     async def _crash(self, point: CrashPoint) -> None:
         name = point.file_name

@@ -8,8 +8,8 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, get_args
@@ -69,12 +69,16 @@ class Setup:
 
 @dataclass(frozen=True)
 class Shop:
-    """A running one. `databases` are the URLs of the three services and of the acquirer."""
+    """A running one. `databases` are the URLs of the three services and of the acquirer.
+
+    `stop` ends its processes; its databases can be read until the end of the block that runs it.
+    """
 
     setup: Setup
     settings: StackSettings
     databases: Mapping[Service, str]
     proxy_url: str | None
+    stop: Callable[[], None]
 
     @property
     def orders_url(self) -> str:
@@ -86,10 +90,10 @@ class Shop:
         """The acquirer."""
         return self.settings.url(self.settings.acquirer_port)
 
-    def process(self, service: Service) -> ProcessId | None:
+    def process(self, name: str) -> ProcessId | None:
         """The leader of a service's processes; None from its end until it is ready again."""
         current = state.load(self.settings.home)
-        known = current.processes[service] if current else None
+        known = current.processes[name] if current else None
         return known.id if known and known.phase == "ready" else None
 
     def workers(self, service: Service) -> list[int]:
@@ -179,12 +183,16 @@ def running(setup: Setup) -> Iterator[Shop]:
     shutil.rmtree(setup.crash_dir, ignore_errors=True)
     setup.crash_dir.mkdir(parents=True)
     setup.data_dir.mkdir(exist_ok=True)
-    with _databases(setup, ports["database"]) as databases, lifecycle.lock(settings) as held:
+    with (
+        _databases(setup, ports["database"]) as databases,
+        lifecycle.lock(settings) as held,
+        ExitStack() as started,
+    ):
         processes.ensure_admin_token(settings)
         specs = _specs(setup, settings, binaries, databases, ports)
-        with supervised(settings, specs, held):
-            proxy_url = settings.url(ports["proxy"]) if setup.partitions else None
-            yield Shop(setup, settings, databases, proxy_url)
+        started.enter_context(supervised(settings, specs, held))
+        proxy_url = settings.url(ports["proxy"]) if setup.partitions else None
+        yield Shop(setup, settings, databases, proxy_url, stop=started.close)
 
 
 @contextmanager
